@@ -1,0 +1,6 @@
+//! The Kinglet recogniser.
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(feature = "std")]
+extern crate std;

@@ -1,0 +1,2 @@
+//! Kinglet: offline speech recognition for small ARM devices.
+#![forbid(unsafe_code)]
