@@ -1,5 +1,26 @@
-//! Every SIMD instruction of Kinglet.
+//! Every SIMD instruction of Kinglet: int8 matrix products and the float operations around them.
+//!
+//! ```text
+//! f32 rows --quantize_rows--> int8 rows + one scale a row --matmul(int8 weights, bias)--> f32 rows
+//! ```
+//!
+//! [`Kernels`] is a value that proves that its instructions exist; every operation is a method of it.
+//! Each operation has one scalar implementation, always compiled, which is also the oracle of the
+//! others: every instruction set gives the same bits.
+//!
+//! What this crate does not do: allocate, start threads, read files, or repack weights. One weight layout
+//! ([`kinglet_model_format::Int8Matrix`]) serves every instruction set.
 #![no_std]
 
-#[cfg(feature = "std")]
+#[cfg(any(test, feature = "std"))]
 extern crate std;
+
+mod arch;
+mod error;
+mod instruction_set;
+mod matmul;
+mod quantize;
+
+pub use error::KernelError;
+pub use instruction_set::{InstructionSet, Kernels, UnknownInstructionSet};
+pub use quantize::QuantizedRows;

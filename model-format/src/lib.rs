@@ -4,4 +4,4 @@
 
 mod matrix;
 
-pub use matrix::{Int8Matrix, MatrixShapeError, round_up};
+pub use matrix::{INPUT_BLOCK, INPUT_PAD, Int8Matrix, MatrixShapeError, OUTPUT_BLOCK, round_up};

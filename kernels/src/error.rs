@@ -1,0 +1,56 @@
+//! Everything that a kernel refuses.
+
+use thiserror::Error;
+
+/// Shapes and lengths that do not fit together. Checked once, before anything is read or written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum KernelError {
+    /// A slice is shorter than the shape asks for.
+    #[error("`{name}` holds {given} elements, the shape needs {needed}")]
+    TooShort {
+        /// The argument.
+        name: &'static str,
+        /// Elements that the shape needs.
+        needed: usize,
+        /// Elements that were given.
+        given: usize,
+    },
+    /// Rows of one width meet a matrix of another.
+    #[error("rows of {given} inputs cannot be multiplied by a matrix of {expected} inputs")]
+    Inputs {
+        /// Inputs of the matrix.
+        expected: usize,
+        /// Inputs of the rows.
+        given: usize,
+    },
+    /// Rows of the result would overlap.
+    #[error("output rows of {outputs} values do not fit a stride of {stride}")]
+    Stride {
+        /// Outputs of the matrix.
+        outputs: usize,
+        /// Distance between two rows of the result.
+        stride: usize,
+    },
+    /// The rows were quantized by kernels that keep values in another order.
+    #[error("rows were quantized for another instruction set; quantize and multiply with the same kernels")]
+    RowOrder,
+    /// The shape does not fit the address space.
+    #[error("the shape is too large")]
+    TooLarge,
+}
+
+impl KernelError {
+    /// `Ok` when `given` elements are enough for `rows` rows of `width`, `stride` apart.
+    pub(crate) fn check_rows(
+        name: &'static str,
+        given: usize,
+        rows: usize,
+        width: usize,
+        stride: usize,
+    ) -> Result<(), Self> {
+        let Some(last_row) = rows.checked_sub(1) else { return Ok(()) };
+        let start = last_row.checked_mul(stride).ok_or(Self::TooLarge)?;
+        let needed = start.checked_add(width).ok_or(Self::TooLarge)?;
+        if given < needed { Err(Self::TooShort { name, needed, given }) } else { Ok(()) }
+    }
+}
