@@ -1,7 +1,49 @@
-//! The Kinglet model file (`.kgl`): checked zero-copy views.
+//! The Kinglet model file (`.kgl`): checked, zero-copy views of one contiguous, 64-byte aligned slice.
+//!
+//! ```text
+//! bytes -> header -> sections -> config ─┐
+//!                             -> tensors ┼-> layers -> blocks of the network, as matrix views
+//!                             -> data   ─┘
+//!                             -> vocabulary, texts
+//! ```
+//!
+//! [`Model::parse`] checks every offset, length, count, shape, share and special token once, before
+//! anything else happens; after that no accessor can fail. The layout is specified in `FORMAT.md`
+//! beside this crate's manifest; [`FormatError`] mirrors its rules one by one. Feature `pack` adds the
+//! only writer.
+//!
+//! This crate opens no file, runs no network and knows nothing of audio.
 #![no_std]
 #![forbid(unsafe_code)]
 
-mod matrix;
+#[cfg(target_endian = "big")]
+compile_error!("model files are little-endian and are used in place: big-endian targets are not supported");
 
-pub use matrix::{INPUT_BLOCK, INPUT_PAD, Int8Matrix, MatrixShapeError, OUTPUT_BLOCK, round_up};
+#[cfg(feature = "pack")]
+extern crate std;
+
+mod block;
+mod config;
+mod error;
+mod fields;
+mod layer;
+mod matrix;
+mod model;
+#[cfg(feature = "pack")]
+pub mod pack;
+mod section;
+mod tensor;
+mod text;
+
+pub use block::{Attention, Convolution, DecoderBlock, EncoderBlock, FeedForward, Linear, Norm, OutputHead};
+pub use config::{Activation, Config, FrontendConfig, FrontendKind, Positions, StackConfig, Tokens};
+pub use error::{FormatError, Rule};
+pub use layer::{Layer, LayerKind, LayerTable, Part, Role, Slot};
+pub use matrix::{
+    FloatMatrix, INPUT_BLOCK, INPUT_PAD, Int4Matrix, Int8Matrix, Matrix, MatrixShapeError, OUTPUT_BLOCK,
+    round_up,
+};
+pub use model::{Model, Verify};
+pub use section::{ALIGNMENT, MAGIC, Section, SectionKind, VERSION};
+pub use tensor::{Tensor, TensorKind, TensorTable};
+pub use text::{Texts, Vocabulary};

@@ -109,3 +109,188 @@ impl<'a> Int8Matrix<'a> {
         self.values.get(index).copied().unwrap_or(0)
     }
 }
+
+/// Dense f32 weights `[inputs][padded outputs]`: for the few layers where int8 costs too much.
+///
+/// Invariant: `values().len() == inputs() * padded_outputs()`; neither dimension is zero.
+#[derive(Debug, Clone, Copy)]
+pub struct FloatMatrix<'a> {
+    outputs: usize,
+    inputs: usize,
+    values: &'a [f32],
+}
+
+impl<'a> FloatMatrix<'a> {
+    /// A view of `values`, `[inputs][outputs rounded up to 16]`.
+    ///
+    /// # Errors
+    /// When a dimension is zero or the length does not fit the shape.
+    pub fn new(outputs: usize, inputs: usize, values: &'a [f32]) -> Result<Self, MatrixShapeError> {
+        let shape_error = MatrixShapeError { outputs, inputs };
+        let padded = outputs.checked_next_multiple_of(OUTPUT_BLOCK).ok_or(shape_error)?;
+        let count = padded.checked_mul(inputs).ok_or(shape_error)?;
+        if outputs == 0 || inputs == 0 || values.len() != count {
+            return Err(shape_error);
+        }
+        Ok(Self { outputs, inputs, values })
+    }
+
+    /// Outputs.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Inputs.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Outputs with padding.
+    pub fn padded_outputs(&self) -> usize {
+        round_up(self.outputs, OUTPUT_BLOCK)
+    }
+
+    /// Values, `[inputs][padded outputs]`.
+    pub fn values(&self) -> &'a [f32] {
+        self.values
+    }
+}
+
+/// Dense int4 weights `[outputs, inputs]`, two a byte, with one scale for each output and group of inputs.
+///
+/// Values lie in pairs of blocks of 16 outputs x 4 inputs, 64 bytes a pair:
+/// `[padded outputs / 16][padded inputs / 8][16][4]`; the low four bits of a byte belong to the pair's
+/// first block, the high four to its second, both two's complement. Scales are
+/// `[padded outputs / 16][groups][16]`.
+///
+/// Invariants: `values().len() == padded_outputs() * padded_inputs() / 2`,
+/// `scales().len() == padded_outputs() * groups()`, `group_inputs()` is a multiple of 16 and at least 16;
+/// neither dimension is zero.
+#[derive(Debug, Clone, Copy)]
+pub struct Int4Matrix<'a> {
+    outputs: usize,
+    inputs: usize,
+    group_inputs: usize,
+    values: &'a [u8],
+    scales: &'a [half::f16],
+}
+
+impl<'a> Int4Matrix<'a> {
+    /// A view of packed `values` and `scales`, one scale for each output and `group_inputs` inputs.
+    ///
+    /// # Errors
+    /// When a dimension is zero, the group is not a multiple of 16 or a length does not fit the shape.
+    pub fn new(
+        outputs: usize,
+        inputs: usize,
+        group_inputs: usize,
+        values: &'a [u8],
+        scales: &'a [half::f16],
+    ) -> Result<Self, MatrixShapeError> {
+        let shape_error = MatrixShapeError { outputs, inputs };
+        if outputs == 0 || inputs == 0 || group_inputs == 0 || !group_inputs.is_multiple_of(INPUT_PAD) {
+            return Err(shape_error);
+        }
+        let padded_outputs = outputs.checked_next_multiple_of(OUTPUT_BLOCK).ok_or(shape_error)?;
+        let padded_inputs = inputs.checked_next_multiple_of(INPUT_PAD).ok_or(shape_error)?;
+        let count = padded_outputs.checked_mul(padded_inputs).ok_or(shape_error)?;
+        let scale_count =
+            padded_outputs.checked_mul(padded_inputs.div_ceil(group_inputs)).ok_or(shape_error)?;
+        if values.len() != count / 2 || scales.len() != scale_count {
+            return Err(shape_error);
+        }
+        Ok(Self { outputs, inputs, group_inputs, values, scales })
+    }
+
+    /// Outputs.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Inputs.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Outputs with padding.
+    pub fn padded_outputs(&self) -> usize {
+        round_up(self.outputs, OUTPUT_BLOCK)
+    }
+
+    /// Inputs with padding.
+    pub fn padded_inputs(&self) -> usize {
+        round_up(self.inputs, INPUT_PAD)
+    }
+
+    /// Inputs that share a scale.
+    pub fn group_inputs(&self) -> usize {
+        self.group_inputs
+    }
+
+    /// Groups of inputs, the last perhaps smaller.
+    pub fn groups(&self) -> usize {
+        self.padded_inputs().div_ceil(self.group_inputs)
+    }
+
+    /// Values, two a byte, in the order above.
+    pub fn values(&self) -> &'a [u8] {
+        self.values
+    }
+
+    /// Scales, `[padded outputs / 16][groups][16]`.
+    pub fn scales(&self) -> &'a [half::f16] {
+        self.scales
+    }
+
+    /// The value, -8 to 7, that joins `input` to `output`; zero outside the padded matrix.
+    pub fn value(&self, output: usize, input: usize) -> i8 {
+        let (block_row, lane) = (output / OUTPUT_BLOCK, output % OUTPUT_BLOCK);
+        let (block, element) = (input / INPUT_BLOCK, input % INPUT_BLOCK);
+        let pairs = self.padded_inputs() / (2 * INPUT_BLOCK);
+        let index = ((block_row * pairs + block / 2) * OUTPUT_BLOCK + lane) * INPUT_BLOCK + element;
+        if block / 2 >= pairs {
+            return 0;
+        }
+        let byte = self.values.get(index).copied().unwrap_or(0);
+        // Shifting the wanted half to the top and back extends its sign.
+        if block % 2 == 0 { (byte << 4) as i8 >> 4 } else { byte as i8 >> 4 }
+    }
+
+    /// The scale of `output` in the group that holds `input`; zero outside.
+    pub fn scale(&self, output: usize, input: usize) -> f32 {
+        let group = input / self.group_inputs;
+        let index = (output / OUTPUT_BLOCK * self.groups() + group) * OUTPUT_BLOCK + output % OUTPUT_BLOCK;
+        self.scales.get(index).copied().unwrap_or(half::f16::ZERO).to_f32()
+    }
+}
+
+/// A weight matrix of any kind.
+#[derive(Debug, Clone, Copy)]
+pub enum Matrix<'a> {
+    /// f32.
+    Float(FloatMatrix<'a>),
+    /// int8, one scale an output.
+    Int8(Int8Matrix<'a>),
+    /// int4, one scale for each output and group of inputs.
+    Int4(Int4Matrix<'a>),
+}
+
+impl Matrix<'_> {
+    /// Outputs.
+    pub fn outputs(&self) -> usize {
+        match self {
+            Self::Float(m) => m.outputs(),
+            Self::Int8(m) => m.outputs(),
+            Self::Int4(m) => m.outputs(),
+        }
+    }
+
+    /// Inputs.
+    pub fn inputs(&self) -> usize {
+        match self {
+            Self::Float(m) => m.inputs(),
+            Self::Int8(m) => m.inputs(),
+            Self::Int4(m) => m.inputs(),
+        }
+    }
+}

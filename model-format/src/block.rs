@@ -1,0 +1,273 @@
+//! Layers with their tensors in place: what the runtime runs.
+
+use crate::config::{Activation, Config, MAX_WIDTH, StackConfig};
+use crate::error::Rule;
+use crate::layer::{Layer, Part, Role};
+use crate::matrix::Matrix;
+use crate::tensor::TensorTable;
+
+/// A norm over the values of a frame.
+#[derive(Debug, Clone, Copy)]
+pub struct Norm<'a> {
+    /// `[width]`.
+    pub weight: &'a [f32],
+    /// `[width]`.
+    pub bias: Option<&'a [f32]>,
+}
+
+/// A matrix and its bias.
+#[derive(Debug, Clone, Copy)]
+pub struct Linear<'a> {
+    /// `[outputs, inputs]`.
+    pub weight: Matrix<'a>,
+    /// `[outputs]`.
+    pub bias: Option<&'a [f32]>,
+}
+
+/// The matrices of an attention.
+#[derive(Debug, Clone, Copy)]
+pub struct Attention<'a> {
+    /// `[attention width, width]`.
+    pub query: Linear<'a>,
+    /// `[attention width, width of what is attended to]`.
+    pub key: Linear<'a>,
+    /// `[attention width, width of what is attended to]`.
+    pub value: Linear<'a>,
+    /// `[width, attention width]`.
+    pub output: Linear<'a>,
+}
+
+/// The matrices of a feed-forward network.
+#[derive(Debug, Clone, Copy)]
+pub struct FeedForward<'a> {
+    /// `[feed-forward width, width]`.
+    pub up: Linear<'a>,
+    /// `[feed-forward width, width]`, there exactly when the activation has a gate.
+    pub gate: Option<Linear<'a>>,
+    /// `[width, feed-forward width]`.
+    pub down: Linear<'a>,
+}
+
+/// A block of the encoder.
+#[derive(Debug, Clone, Copy)]
+pub struct EncoderBlock<'a> {
+    /// Before self-attention.
+    pub attention_norm: Norm<'a>,
+    /// Self-attention.
+    pub attention: Attention<'a>,
+    /// Before the feed-forward network.
+    pub feed_forward_norm: Norm<'a>,
+    /// The feed-forward network.
+    pub feed_forward: FeedForward<'a>,
+}
+
+/// A block of the decoder.
+#[derive(Debug, Clone, Copy)]
+pub struct DecoderBlock<'a> {
+    /// Before self-attention.
+    pub attention_norm: Norm<'a>,
+    /// Causal self-attention.
+    pub attention: Attention<'a>,
+    /// Before cross-attention.
+    pub cross_norm: Norm<'a>,
+    /// Attention to the encoder's output.
+    pub cross_attention: Attention<'a>,
+    /// Before the feed-forward network.
+    pub feed_forward_norm: Norm<'a>,
+    /// The feed-forward network.
+    pub feed_forward: FeedForward<'a>,
+}
+
+/// A strided convolution over time.
+#[derive(Debug, Clone, Copy)]
+pub struct Convolution<'a> {
+    /// Frames that one output sees.
+    pub kernel: usize,
+    /// Frames between outputs.
+    pub stride: usize,
+    /// Applied to the sums.
+    pub activation: Activation,
+    /// Channels that come in.
+    pub inputs: usize,
+    /// Channels that go out.
+    pub outputs: usize,
+    /// `[outputs, kernel x inputs]`, inputs of one frame side by side.
+    pub linear: Linear<'a>,
+    /// Behind the activation: one mean and variance over all channels and frames, then `[outputs]` weights.
+    pub group_norm: Option<Norm<'a>>,
+}
+
+/// The end of the network.
+#[derive(Debug, Clone, Copy)]
+pub struct OutputHead<'a> {
+    /// Behind the last decoder block.
+    pub norm: Norm<'a>,
+    /// `[vocabulary, width]`.
+    pub embedding: Matrix<'a>,
+    /// `[vocabulary, width]`; the embedding when the model ties them.
+    pub vocabulary: Linear<'a>,
+}
+
+const DECODER_ROLES: [Role; 14] = [
+    Role::AttentionNorm,
+    Role::Query,
+    Role::Key,
+    Role::Value,
+    Role::AttentionOutput,
+    Role::CrossNorm,
+    Role::CrossQuery,
+    Role::CrossKey,
+    Role::CrossValue,
+    Role::CrossOutput,
+    Role::FeedForwardNorm,
+    Role::Up,
+    Role::Gate,
+    Role::Down,
+];
+
+/// Looks up a layer's tensors and checks their shapes. What it accepts once it accepts always.
+pub(crate) struct Resolver<'a> {
+    pub(crate) tensors: TensorTable<'a>,
+    pub(crate) layer: Layer<'a>,
+}
+
+impl<'a> Resolver<'a> {
+    pub(crate) fn convolution(&self, inputs: usize) -> Result<Convolution<'a>, Rule> {
+        let [kernel, stride, activation, outputs, ..] = self.layer.parameters;
+        self.only(&[Role::Kernel, Role::GroupNorm], 4)?;
+        if !(1..=1024).contains(&kernel) {
+            return Err(Rule::Range("kernel"));
+        }
+        if stride == 0 || stride > kernel {
+            return Err(Rule::Range("stride"));
+        }
+        if outputs == 0 || outputs > MAX_WIDTH {
+            return Err(Rule::Range("channels"));
+        }
+        let activation = Activation::from_code(activation)?;
+        if activation == Activation::SwiGlu {
+            return Err(Rule::Code("activation"));
+        }
+        let (kernel, outputs) = (kernel as usize, outputs as usize);
+        let linear = self.linear(Role::Kernel, outputs, kernel * inputs)?;
+        let has_norm = self.layer.slot(Role::GroupNorm, Part::Weight).is_some();
+        let group_norm = if has_norm { Some(self.norm(Role::GroupNorm, outputs)?) } else { None };
+        let stride = stride as usize;
+        Ok(Convolution { kernel, stride, activation, inputs, outputs, linear, group_norm })
+    }
+
+    pub(crate) fn encoder_block(&self, config: &Config) -> Result<EncoderBlock<'a>, Rule> {
+        use Role::*;
+        self.only(&[AttentionNorm, Query, Key, Value, AttentionOutput, FeedForwardNorm, Up, Gate, Down], 0)?;
+        let stack = &config.encoder;
+        Ok(EncoderBlock {
+            attention_norm: self.norm(AttentionNorm, stack.width)?,
+            attention: self.attention([Query, Key, Value, AttentionOutput], stack, stack.width)?,
+            feed_forward_norm: self.norm(FeedForwardNorm, stack.width)?,
+            feed_forward: self.feed_forward(stack)?,
+        })
+    }
+
+    pub(crate) fn decoder_block(&self, config: &Config) -> Result<DecoderBlock<'a>, Rule> {
+        use Role::*;
+        let cross = [CrossQuery, CrossKey, CrossValue, CrossOutput];
+        self.only(&DECODER_ROLES, 0)?;
+        let stack = &config.decoder;
+        Ok(DecoderBlock {
+            attention_norm: self.norm(AttentionNorm, stack.width)?,
+            attention: self.attention([Query, Key, Value, AttentionOutput], stack, stack.width)?,
+            cross_norm: self.norm(CrossNorm, stack.width)?,
+            cross_attention: self.attention(cross, stack, config.encoder.width)?,
+            feed_forward_norm: self.norm(FeedForwardNorm, stack.width)?,
+            feed_forward: self.feed_forward(stack)?,
+        })
+    }
+
+    pub(crate) fn encoder_norm(&self, config: &Config) -> Result<Norm<'a>, Rule> {
+        self.only(&[Role::FinalNorm], 0)?;
+        self.norm(Role::FinalNorm, config.encoder.width)
+    }
+
+    pub(crate) fn output(&self, config: &Config) -> Result<OutputHead<'a>, Rule> {
+        self.only(&[Role::FinalNorm, Role::Embedding, Role::Vocabulary], 0)?;
+        let (vocabulary, width) = (config.vocabulary, config.decoder.width);
+        let embedding = self.linear(Role::Embedding, vocabulary, width)?;
+        let untied = self.layer.slot(Role::Vocabulary, Part::Weight).is_some();
+        let head = if untied { self.linear(Role::Vocabulary, vocabulary, width)? } else { embedding };
+        Ok(OutputHead {
+            norm: self.norm(Role::FinalNorm, width)?,
+            embedding: embedding.weight,
+            vocabulary: head,
+        })
+    }
+
+    fn attention(
+        &self,
+        roles: [Role; 4],
+        stack: &StackConfig,
+        attended: usize,
+    ) -> Result<Attention<'a>, Rule> {
+        let inner = stack.attention_width();
+        let [query, key, value, output] = roles;
+        Ok(Attention {
+            query: self.linear(query, inner, stack.width)?,
+            key: self.linear(key, inner, attended)?,
+            value: self.linear(value, inner, attended)?,
+            output: self.linear(output, stack.width, inner)?,
+        })
+    }
+
+    fn feed_forward(&self, stack: &StackConfig) -> Result<FeedForward<'a>, Rule> {
+        let gate = match (stack.activation, self.layer.slot(Role::Gate, Part::Weight)) {
+            (Activation::SwiGlu, _) => Some(self.linear(Role::Gate, stack.feed_forward, stack.width)?),
+            (_, None) => None,
+            (_, Some(_)) => return Err(Rule::SlotUnknown { layer: self.layer.index }),
+        };
+        Ok(FeedForward {
+            up: self.linear(Role::Up, stack.feed_forward, stack.width)?,
+            gate,
+            down: self.linear(Role::Down, stack.width, stack.feed_forward)?,
+        })
+    }
+
+    fn linear(&self, role: Role, outputs: usize, inputs: usize) -> Result<Linear<'a>, Rule> {
+        let id = self.layer.slot(role, Part::Weight).ok_or(self.missing(role))?;
+        let weight = self.tensors.get(id).and_then(|tensor| tensor.matrix()).ok_or(self.misfit(role))?;
+        if weight.outputs() != outputs || weight.inputs() != inputs {
+            return Err(self.misfit(role));
+        }
+        Ok(Linear { weight, bias: self.optional_vector(role, Part::Bias, outputs)? })
+    }
+
+    fn norm(&self, role: Role, width: usize) -> Result<Norm<'a>, Rule> {
+        let weight = self.optional_vector(role, Part::Weight, width)?.ok_or(self.missing(role))?;
+        Ok(Norm { weight, bias: self.optional_vector(role, Part::Bias, width)? })
+    }
+
+    fn optional_vector(&self, role: Role, part: Part, length: usize) -> Result<Option<&'a [f32]>, Rule> {
+        let Some(id) = self.layer.slot(role, part) else {
+            return Ok(None);
+        };
+        let vector = self.tensors.get(id).and_then(|tensor| tensor.vector());
+        vector.filter(|values| values.len() == length).map(Some).ok_or(self.misfit(role))
+    }
+
+    /// No role outside `roles`, and no parameter from `parameters` on.
+    fn only(&self, roles: &[Role], parameters: usize) -> Result<(), Rule> {
+        if self.layer.slots().any(|slot| !roles.contains(&slot.role)) {
+            return Err(Rule::SlotUnknown { layer: self.layer.index });
+        }
+        if self.layer.parameters.iter().skip(parameters).any(|&value| value != 0) {
+            return Err(Rule::Reserved);
+        }
+        Ok(())
+    }
+
+    fn missing(&self, role: Role) -> Rule {
+        Rule::SlotMissing { layer: self.layer.index, role: role.name() }
+    }
+
+    fn misfit(&self, role: Role) -> Rule {
+        Rule::SlotShape { layer: self.layer.index, role: role.name() }
+    }
+}

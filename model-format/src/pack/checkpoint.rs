@@ -1,0 +1,168 @@
+//! A checkpoint folder: `config.json`, `model.safetensors`, `vocabulary.txt`.
+
+use super::error::PackError;
+use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
+use std::format;
+use std::path::Path;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+/// `config.json`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CheckpointConfig {
+    pub(crate) format: String,
+    pub(crate) name: String,
+    pub(crate) language: String,
+    pub(crate) frontend: Frontend,
+    pub(crate) encoder: Stack,
+    pub(crate) decoder: Stack,
+    pub(crate) output: Output,
+    pub(crate) tokens: TokenConfig,
+    pub(crate) licence: String,
+    pub(crate) provenance: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Frontend {
+    pub(crate) kind: String,
+    pub(crate) sample_rate: u32,
+    pub(crate) convolutions: Vec<ConvolutionConfig>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConvolutionConfig {
+    pub(crate) channels: usize,
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    pub(crate) activation: String,
+    #[serde(default)]
+    pub(crate) norm: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Stack {
+    pub(crate) layers: usize,
+    pub(crate) width: usize,
+    pub(crate) heads: usize,
+    pub(crate) head_width: usize,
+    pub(crate) feed_forward: usize,
+    pub(crate) activation: String,
+    pub(crate) positions: String,
+    #[serde(default)]
+    pub(crate) rotary_width: usize,
+    #[serde(default = "default_rotary_base")]
+    pub(crate) rotary_base: f32,
+    pub(crate) norm_epsilon: f32,
+}
+
+fn default_rotary_base() -> f32 {
+    10_000.0
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Output {
+    pub(crate) vocabulary: usize,
+    pub(crate) tied: bool,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TokenConfig {
+    pub(crate) begin: u32,
+    pub(crate) end: u32,
+    pub(crate) max_per_second: f32,
+}
+
+/// A checkpoint in memory.
+#[derive(Debug)]
+pub struct Checkpoint {
+    pub(crate) config: CheckpointConfig,
+    pub(crate) pieces: Vec<Vec<u8>>,
+    tensors: Vec<u8>,
+}
+
+impl Checkpoint {
+    /// Reads the three files of a checkpoint folder.
+    ///
+    /// # Errors
+    /// When a file is missing, or is not what its name says.
+    pub fn open(folder: &Path) -> Result<Self, PackError> {
+        let read = |name: &str| {
+            let path = folder.join(name);
+            std::fs::read(&path).map_err(|error| PackError::Read { path, error })
+        };
+        let config = read("config.json")?;
+        let config: CheckpointConfig = serde_json::from_slice(&config)
+            .map_err(|error| PackError::Config { path: folder.join("config.json"), error })?;
+        if config.format != "kinglet-checkpoint-1" {
+            return Err(PackError::Format(config.format));
+        }
+        let pieces = parse_vocabulary(&read("vocabulary.txt")?, config.output.vocabulary)?;
+        let tensors = read("model.safetensors")?;
+        SafeTensors::deserialize(&tensors)
+            .map_err(|error| PackError::Tensors { path: folder.join("model.safetensors"), error })?;
+        Ok(Self { config, pieces, tensors })
+    }
+
+    /// The tensors' names.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.view()
+            .map(|view| view.names().into_iter().map(|name| name.to_string()).collect())
+            .unwrap_or_default()
+    }
+
+    /// The f32 values of a tensor, which must be there in this shape and finite.
+    pub(crate) fn floats(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, PackError> {
+        let missing = || PackError::TensorMissing { name: name.to_string(), expected: shape.to_vec() };
+        let view = self.view().ok_or_else(missing)?;
+        let tensor = view.tensor(name).map_err(|_| missing())?;
+        if tensor.shape() != shape || tensor.dtype() != Dtype::F32 {
+            let found = format!("{:?} {:?}", tensor.dtype(), tensor.shape());
+            return Err(PackError::TensorShape { name: name.to_string(), expected: shape.to_vec(), found });
+        }
+        let values: Vec<f32> = tensor
+            .data()
+            .chunks_exact(4)
+            .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+            .collect();
+        match values.iter().position(|value| !value.is_finite()) {
+            Some(position) => Err(PackError::NotFinite { name: name.to_string(), position }),
+            None => Ok(values),
+        }
+    }
+
+    // Opened and checked once already; parsing the header again costs microseconds.
+    fn view(&self) -> Option<SafeTensors<'_>> {
+        SafeTensors::deserialize(&self.tensors).ok()
+    }
+}
+
+/// One line a token: lower-case hexadecimal of the bytes that it stands for, empty for special tokens.
+fn parse_vocabulary(bytes: &[u8], expected: usize) -> Result<Vec<Vec<u8>>, PackError> {
+    let text = str::from_utf8(bytes).map_err(|_| PackError::Vocabulary("it is not text".into()))?;
+    let mut pieces = Vec::with_capacity(expected);
+    for (number, line) in text.lines().enumerate() {
+        let piece = parse_hex(line).ok_or_else(|| {
+            PackError::Vocabulary(format!("line {}: `{line}` is not hexadecimal", number + 1))
+        })?;
+        pieces.push(piece);
+    }
+    if pieces.len() == expected {
+        Ok(pieces)
+    } else {
+        Err(PackError::Vocabulary(format!("it has {} lines, config.json says {expected}", pieces.len())))
+    }
+}
+
+fn parse_hex(line: &str) -> Option<Vec<u8>> {
+    if !line.is_ascii() || !line.len().is_multiple_of(2) {
+        return None;
+    }
+    (0..line.len()).step_by(2).map(|i| u8::from_str_radix(line.get(i..i + 2)?, 16).ok()).collect()
+}

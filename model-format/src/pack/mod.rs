@@ -1,0 +1,39 @@
+//! The only writer of the format: from a checkpoint folder to the bytes of a `.kgl` file.
+//!
+//! ```text
+//! checkpoint (safetensors, config.json, vocabulary.txt) -> quantize, lay out -> writer -> bytes
+//! ```
+
+mod checkpoint;
+mod error;
+mod lay_out;
+mod network;
+mod writer;
+
+pub use checkpoint::Checkpoint;
+pub use error::PackError;
+pub use lay_out::TensorReport;
+
+use std::vec::Vec;
+
+/// A packed model.
+#[derive(Debug)]
+pub struct Packed {
+    /// The file, whole.
+    pub bytes: Vec<u8>,
+    /// What was done with each tensor, in the order of the ids.
+    pub tensors: Vec<TensorReport>,
+}
+
+/// Packs a checkpoint. `progress` is called before each tensor with tensors done and in all.
+///
+/// # Errors
+/// When a tensor is missing, has another shape than the config says or holds a value that is not finite,
+/// when one is left over, or when a text or size is outside the format's limits.
+pub fn pack(checkpoint: &Checkpoint, progress: &mut dyn FnMut(usize, usize)) -> Result<Packed, PackError> {
+    let mut writer = writer::Writer::new();
+    network::write_network(checkpoint, &mut writer, progress)?;
+    let tensors = writer.reports();
+    let bytes = writer.finish(checkpoint)?;
+    Ok(Packed { bytes, tensors })
+}

@@ -1,0 +1,207 @@
+//! Walks the network that a config describes: which tensor goes where, in which kind.
+
+use super::checkpoint::{Checkpoint, ConvolutionConfig, Stack};
+use super::error::PackError;
+use super::lay_out::{StoredTensor, store_float, store_int8, store_vector};
+use super::writer::{SlotList, Writer, activation_code};
+use crate::layer::{LayerKind, Part, Role};
+use std::collections::BTreeSet;
+use std::format;
+use std::string::String;
+use std::vec::Vec;
+
+type Progress<'a> = &'a mut dyn FnMut(usize, usize);
+
+pub(crate) fn write_network(
+    checkpoint: &Checkpoint,
+    writer: &mut Writer,
+    progress: Progress<'_>,
+) -> Result<(), PackError> {
+    let names: BTreeSet<String> = checkpoint.names().into_iter().collect();
+    let mut packer = Packer { checkpoint, writer, progress, unused: names.clone(), total: names.len() };
+    packer.write()?;
+    if packer.unused.is_empty() {
+        Ok(())
+    } else {
+        Err(PackError::Unused(packer.unused.into_iter().collect()))
+    }
+}
+
+struct Packer<'a> {
+    checkpoint: &'a Checkpoint,
+    writer: &'a mut Writer,
+    progress: Progress<'a>,
+    unused: BTreeSet<String>,
+    total: usize,
+}
+
+impl Packer<'_> {
+    fn write(&mut self) -> Result<(), PackError> {
+        let config = &self.checkpoint.config;
+        let mut channels = 1;
+        for (index, convolution) in config.frontend.convolutions.iter().enumerate() {
+            self.convolution(index, convolution, channels)?;
+            channels = convolution.channels;
+        }
+        for index in 0..config.encoder.layers {
+            self.encoder_block(index, &config.encoder)?;
+        }
+        let mut slots = SlotList::new();
+        self.norm(&mut slots, Role::FinalNorm, "encoder.norm", config.encoder.width)?;
+        self.writer.layer(LayerKind::EncoderNorm, [0; 6], slots);
+        for index in 0..config.decoder.layers {
+            self.decoder_block(index, &config.decoder, config.encoder.width)?;
+        }
+        let mut slots = SlotList::new();
+        let (width, vocabulary) = (config.decoder.width, config.output.vocabulary);
+        self.norm(&mut slots, Role::FinalNorm, "decoder.norm", width)?;
+        self.linear(&mut slots, Role::Embedding, "decoder.embedding", vocabulary, width)?;
+        if !config.output.tied {
+            self.linear(&mut slots, Role::Vocabulary, "decoder.output", vocabulary, width)?;
+        }
+        self.writer.layer(LayerKind::Output, [0; 6], slots);
+        Ok(())
+    }
+
+    fn convolution(
+        &mut self,
+        index: usize,
+        config: &ConvolutionConfig,
+        channels: usize,
+    ) -> Result<(), PackError> {
+        let prefix = format!("frontend.conv.{index}");
+        let (outputs, kernel) = (config.channels, config.kernel);
+        let mut slots = SlotList::new();
+        let name = format!("{prefix}.weight");
+        let weight = self.take(&name, &[outputs, channels, kernel])?;
+        // Frames lie one behind the other with their channels side by side, so a kernel does too.
+        let inputs = channels * kernel;
+        let mut rows = Vec::with_capacity(weight.len());
+        for output in weight.chunks_exact(inputs) {
+            for tap in 0..kernel {
+                rows.extend((0..channels).map(|channel| output[channel * kernel + tap]));
+            }
+        }
+        // The waveform itself has far more range than int8 carries, so its kernel stays f32.
+        let store = if channels == 1 { store_float } else { store_int8 };
+        self.put(&mut slots, Role::Kernel, Part::Weight, store(&name, &rows, outputs, inputs));
+        self.bias(&mut slots, Role::Kernel, &prefix, outputs)?;
+        match config.norm.as_deref() {
+            None => {}
+            Some("group") => self.norm(&mut slots, Role::GroupNorm, "frontend.norm", outputs)?,
+            Some(other) => return Err(PackError::Value(format!("norm `{other}` is unknown"))),
+        }
+        let stride = u32::try_from(config.stride).unwrap_or(u32::MAX);
+        let activation = activation_code(&config.activation)?;
+        let parameters = [kernel as u32, stride, activation, outputs as u32, 0, 0];
+        self.writer.layer(LayerKind::Convolution, parameters, slots);
+        Ok(())
+    }
+
+    fn encoder_block(&mut self, index: usize, stack: &Stack) -> Result<(), PackError> {
+        let prefix = format!("encoder.layers.{index}");
+        let mut slots = SlotList::new();
+        self.norm(&mut slots, Role::AttentionNorm, &format!("{prefix}.attention_norm"), stack.width)?;
+        self.attention(&mut slots, SELF_ATTENTION, &format!("{prefix}.attention"), stack, stack.width)?;
+        self.feed_forward(&mut slots, &prefix, stack)?;
+        self.writer.layer(LayerKind::EncoderBlock, [0; 6], slots);
+        Ok(())
+    }
+
+    fn decoder_block(&mut self, index: usize, stack: &Stack, attended: usize) -> Result<(), PackError> {
+        let prefix = format!("decoder.layers.{index}");
+        let mut slots = SlotList::new();
+        self.norm(&mut slots, Role::AttentionNorm, &format!("{prefix}.self_attention_norm"), stack.width)?;
+        self.attention(&mut slots, SELF_ATTENTION, &format!("{prefix}.self_attention"), stack, stack.width)?;
+        self.norm(&mut slots, Role::CrossNorm, &format!("{prefix}.cross_attention_norm"), stack.width)?;
+        self.attention(&mut slots, CROSS_ATTENTION, &format!("{prefix}.cross_attention"), stack, attended)?;
+        self.feed_forward(&mut slots, &prefix, stack)?;
+        self.writer.layer(LayerKind::DecoderBlock, [0; 6], slots);
+        Ok(())
+    }
+
+    fn attention(
+        &mut self,
+        slots: &mut SlotList,
+        roles: [Role; 4],
+        prefix: &str,
+        stack: &Stack,
+        attended: usize,
+    ) -> Result<(), PackError> {
+        let inner = stack.heads.saturating_mul(stack.head_width);
+        let [query, key, value, output] = roles;
+        self.linear(slots, query, &format!("{prefix}.query"), inner, stack.width)?;
+        self.linear(slots, key, &format!("{prefix}.key"), inner, attended)?;
+        self.linear(slots, value, &format!("{prefix}.value"), inner, attended)?;
+        self.linear(slots, output, &format!("{prefix}.output"), stack.width, inner)
+    }
+
+    fn feed_forward(&mut self, slots: &mut SlotList, prefix: &str, stack: &Stack) -> Result<(), PackError> {
+        let (width, middle) = (stack.width, stack.feed_forward);
+        self.norm(slots, Role::FeedForwardNorm, &format!("{prefix}.feed_forward_norm"), width)?;
+        let prefix = format!("{prefix}.feed_forward");
+        self.linear(slots, Role::Up, &format!("{prefix}.up"), middle, width)?;
+        if stack.activation == "swiglu" {
+            self.linear(slots, Role::Gate, &format!("{prefix}.gate"), middle, width)?;
+        }
+        self.linear(slots, Role::Down, &format!("{prefix}.down"), width, middle)
+    }
+
+    /// A matrix `[outputs, inputs]` as int8, and its bias if there is one.
+    fn linear(
+        &mut self,
+        slots: &mut SlotList,
+        role: Role,
+        prefix: &str,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<(), PackError> {
+        let name = format!("{prefix}.weight");
+        let rows = self.take(&name, &[outputs, inputs])?;
+        self.put(slots, role, Part::Weight, store_int8(&name, &rows, outputs, inputs));
+        self.bias(slots, role, prefix, outputs)
+    }
+
+    fn norm(
+        &mut self,
+        slots: &mut SlotList,
+        role: Role,
+        prefix: &str,
+        width: usize,
+    ) -> Result<(), PackError> {
+        let name = format!("{prefix}.weight");
+        let weight = self.take(&name, &[width])?;
+        self.put(slots, role, Part::Weight, store_vector(&name, &weight));
+        self.bias(slots, role, prefix, width)
+    }
+
+    fn bias(
+        &mut self,
+        slots: &mut SlotList,
+        role: Role,
+        prefix: &str,
+        length: usize,
+    ) -> Result<(), PackError> {
+        let name = format!("{prefix}.bias");
+        if self.unused.contains(&name) {
+            let bias = self.take(&name, &[length])?;
+            self.put(slots, role, Part::Bias, store_vector(&name, &bias));
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, PackError> {
+        (self.progress)(self.total - self.unused.len(), self.total);
+        let values = self.checkpoint.floats(name, shape)?;
+        self.unused.remove(name);
+        Ok(values)
+    }
+
+    fn put(&mut self, slots: &mut SlotList, role: Role, part: Part, tensor: StoredTensor) {
+        let id = self.writer.tensor(tensor);
+        slots.push((role, part, id));
+    }
+}
+
+const SELF_ATTENTION: [Role; 4] = [Role::Query, Role::Key, Role::Value, Role::AttentionOutput];
+const CROSS_ATTENTION: [Role; 4] = [Role::CrossQuery, Role::CrossKey, Role::CrossValue, Role::CrossOutput];

@@ -1,0 +1,188 @@
+//! Puts sections together: the mirror image of the readers.
+
+use super::checkpoint::{Checkpoint, CheckpointConfig, Stack};
+use super::error::PackError;
+use super::lay_out::{StoredTensor, TensorReport};
+use crate::config::{Activation, Config, Positions};
+use crate::layer::{LayerKind, Part, Role};
+use crate::model::Model;
+use crate::section::{ALIGNMENT, CHECKED_FROM, ENTRY_LENGTH, HEADER_LENGTH, MAGIC, SectionKind, VERSION};
+use std::format;
+use std::vec::Vec;
+
+/// The tensors of a layer: role, part, id.
+pub(crate) type SlotList = Vec<(Role, Part, u32)>;
+
+/// Collects tensors and layers, then writes the file.
+pub(crate) struct Writer {
+    tensors: Vec<StoredTensor>,
+    layers: Vec<(LayerKind, [u32; 6], SlotList)>,
+}
+
+impl Writer {
+    pub(crate) fn new() -> Self {
+        Self { tensors: Vec::new(), layers: Vec::new() }
+    }
+
+    /// Adds a tensor and returns its id.
+    pub(crate) fn tensor(&mut self, tensor: StoredTensor) -> u32 {
+        self.tensors.push(tensor);
+        self.tensors.len() as u32 - 1
+    }
+
+    pub(crate) fn layer(&mut self, kind: LayerKind, parameters: [u32; 6], slots: SlotList) {
+        self.layers.push((kind, parameters, slots));
+    }
+
+    pub(crate) fn reports(&self) -> Vec<TensorReport> {
+        self.tensors.iter().map(|tensor| tensor.report.clone()).collect()
+    }
+
+    /// Writes the file and reads it back: what the reader would refuse is never returned.
+    pub(crate) fn finish(&self, checkpoint: &Checkpoint) -> Result<Vec<u8>, PackError> {
+        let config = &checkpoint.config;
+        let (tensors, data) = self.tensor_sections();
+        let texts = [&config.name, &config.language, &config.licence, &config.provenance];
+        let mut vocabulary = (checkpoint.pieces.len() as u32).to_le_bytes().to_vec();
+        put_strings(&mut vocabulary, checkpoint.pieces.iter().map(Vec::as_slice));
+        let mut text_section = Vec::new();
+        put_strings(&mut text_section, texts.into_iter().map(|text| text.as_bytes()));
+        let sections = [write_config(config)?, tensors, self.layer_section(), vocabulary, text_section, data];
+        let file = assemble(&sections);
+        check(&file)?;
+        Ok(file)
+    }
+
+    fn tensor_sections(&self) -> (Vec<u8>, Vec<u8>) {
+        let mut data = Vec::new();
+        let mut table = Vec::new();
+        put_u32s(&mut table, &[self.tensors.len() as u32, 0]);
+        for tensor in &self.tensors {
+            let (outputs, inputs) = tensor.report.shape;
+            table.extend([tensor.report.kind.code(), 0, 0, 0]);
+            put_u32s(&mut table, &[outputs as u32, inputs as u32, tensor.group_inputs as u32]);
+            for part in [&tensor.values, &tensor.scales] {
+                let offset = if part.is_empty() { 0 } else { pad(&mut data) };
+                table.extend((offset as u64).to_le_bytes());
+                table.extend((part.len() as u64).to_le_bytes());
+                data.extend(part);
+            }
+            table.extend([0; 16]);
+        }
+        put_strings(&mut table, self.tensors.iter().map(|tensor| tensor.report.name.as_bytes()));
+        (table, data)
+    }
+
+    fn layer_section(&self) -> Vec<u8> {
+        let mut section = Vec::new();
+        put_u32s(&mut section, &[self.layers.len() as u32, 0]);
+        for (kind, parameters, slots) in &self.layers {
+            put_u32s(&mut section, &[kind.code(), slots.len() as u32]);
+            put_u32s(&mut section, parameters);
+            for (role, part, id) in slots {
+                section.extend(role.code().to_le_bytes());
+                section.extend(part.code().to_le_bytes());
+                section.extend(id.to_le_bytes());
+            }
+        }
+        section
+    }
+}
+
+fn write_config(config: &CheckpointConfig) -> Result<Vec<u8>, PackError> {
+    if config.frontend.kind != "waveform" {
+        return Err(PackError::Value(format!("frontend kind `{}` is unknown", config.frontend.kind)));
+    }
+    let mut section = Vec::with_capacity(Config::LENGTH);
+    put_u32s(&mut section, &[1, config.frontend.sample_rate, config.frontend.convolutions.len() as u32]);
+    put_u32s(&mut section, &[0; 5]);
+    put_stack(&mut section, &config.encoder)?;
+    put_stack(&mut section, &config.decoder)?;
+    put_u32s(&mut section, &[config.output.vocabulary as u32, config.tokens.begin, config.tokens.end]);
+    section.extend(config.tokens.max_per_second.to_le_bytes());
+    put_u32s(&mut section, &[0; 4]);
+    Ok(section)
+}
+
+fn put_stack(section: &mut Vec<u8>, stack: &Stack) -> Result<(), PackError> {
+    let sizes = [stack.layers, stack.width, stack.heads, stack.head_width, stack.feed_forward];
+    put_u32s(section, &sizes.map(|size| u32::try_from(size).unwrap_or(u32::MAX)));
+    let positions = match stack.positions.as_str() {
+        "none" => Positions::None,
+        "rotary" => Positions::Rotary,
+        other => return Err(PackError::Value(format!("positions `{other}` are unknown"))),
+    };
+    let activation = activation_code(&stack.activation)?;
+    put_u32s(section, &[activation, positions as u32 + 1, stack.rotary_width as u32]);
+    section.extend(stack.rotary_base.to_le_bytes());
+    section.extend(stack.norm_epsilon.to_le_bytes());
+    put_u32s(section, &[0; 2]);
+    Ok(())
+}
+
+/// The code of an activation's name.
+pub(crate) fn activation_code(name: &str) -> Result<u32, PackError> {
+    let activation = match name {
+        "relu" => Activation::Relu,
+        "gelu" => Activation::Gelu,
+        "swiglu" => Activation::SwiGlu,
+        "tanh" => Activation::Tanh,
+        _ => return Err(PackError::Value(format!("activation `{name}` is unknown"))),
+    };
+    Ok(activation as u32 + 1)
+}
+
+fn assemble(sections: &[Vec<u8>; SectionKind::ALL.len()]) -> Vec<u8> {
+    let table_end = HEADER_LENGTH + ENTRY_LENGTH * sections.len();
+    let mut table = Vec::new();
+    let mut body = Vec::new();
+    for (kind, section) in SectionKind::ALL.into_iter().zip(sections) {
+        let end = table_end + body.len();
+        let offset = end.next_multiple_of(ALIGNMENT);
+        body.resize(offset - table_end, 0);
+        body.extend(section);
+        put_u32s(&mut table, &[kind.code(), crc32fast::hash(section)]);
+        table.extend((offset as u64).to_le_bytes());
+        table.extend((section.len() as u64).to_le_bytes());
+        table.extend([0; 8]);
+    }
+    let mut checked = ((table_end + body.len()) as u64).to_le_bytes().to_vec();
+    checked.resize(HEADER_LENGTH - CHECKED_FROM, 0);
+    checked.extend(table);
+    let mut file = MAGIC.to_vec();
+    file.extend(VERSION.to_le_bytes());
+    file.extend((sections.len() as u16).to_le_bytes());
+    put_u32s(&mut file, &[crc32fast::hash(&checked)]);
+    file.extend(checked);
+    file.extend(body);
+    file
+}
+
+/// Reads the file back from an aligned copy.
+fn check(file: &[u8]) -> Result<(), PackError> {
+    let mut copy = std::vec![0u8; file.len() + ALIGNMENT];
+    let start = copy.as_ptr().align_offset(ALIGNMENT);
+    let aligned = copy.get_mut(start..start + file.len()).unwrap_or(&mut []);
+    aligned.copy_from_slice(file);
+    Model::parse(aligned)?;
+    Ok(())
+}
+
+fn pad(data: &mut Vec<u8>) -> usize {
+    data.resize(data.len().next_multiple_of(ALIGNMENT), 0);
+    data.len()
+}
+
+fn put_u32s(bytes: &mut Vec<u8>, values: &[u32]) {
+    bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+}
+
+fn put_strings<'a>(bytes: &mut Vec<u8>, strings: impl Iterator<Item = &'a [u8]> + Clone) {
+    let mut offset = 0u32;
+    put_u32s(bytes, &[0]);
+    for string in strings.clone() {
+        offset += string.len() as u32;
+        put_u32s(bytes, &[offset]);
+    }
+    bytes.extend(strings.flatten());
+}

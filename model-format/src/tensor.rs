@@ -1,0 +1,264 @@
+//! The tensor table: section `tensors`, and the parts of section `data` that it describes.
+
+use crate::error::Rule;
+use crate::fields::{Fields, StringTable};
+use crate::matrix::{FloatMatrix, INPUT_PAD, Int4Matrix, Int8Matrix, Matrix, OUTPUT_BLOCK};
+use crate::section::ALIGNMENT;
+use core::fmt;
+use zerocopy::FromBytes;
+
+pub(crate) const RECORD_LENGTH: usize = 64;
+/// Largest number of tensors in a file.
+pub const MAX_TENSORS: u32 = 1 << 16;
+/// Largest number of outputs or inputs of a matrix, or of values of a vector.
+pub const MAX_DIMENSION: u32 = 1 << 24;
+
+/// How a tensor's values are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TensorKind {
+    /// f32 vector `[outputs]`: norms, biases.
+    Vector,
+    /// f16 vector `[outputs]`.
+    HalfVector,
+    /// f32 matrix.
+    Float,
+    /// int8 matrix in blocks of 16 x 4, one f32 scale an output.
+    Int8,
+    /// int4 matrix in pairs of such blocks, f16 scales for groups of inputs.
+    Int4,
+}
+
+impl TensorKind {
+    pub(crate) const ALL: [TensorKind; 5] =
+        [Self::Vector, Self::HalfVector, Self::Float, Self::Int8, Self::Int4];
+
+    pub(crate) fn code(self) -> u8 {
+        self as u8 + 1
+    }
+}
+
+impl fmt::Display for TensorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vector => "f32 vector",
+            Self::HalfVector => "f16 vector",
+            Self::Float => "f32",
+            Self::Int8 => "int8",
+            Self::Int4 => "int4",
+        })
+    }
+}
+
+/// A tensor: how it is stored, its shape, and its bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Tensor<'a> {
+    /// How its values are stored.
+    pub kind: TensorKind,
+    /// Outputs of a matrix, values of a vector.
+    pub outputs: usize,
+    /// Inputs of a matrix; 1 for a vector.
+    pub inputs: usize,
+    /// Inputs that share a scale (int4); zero for the other kinds.
+    pub group_inputs: usize,
+    /// Name in the checkpoint that it was made from.
+    pub name: &'a str,
+    values: &'a [u8],
+    scales: &'a [u8],
+}
+
+impl<'a> Tensor<'a> {
+    /// Bytes of values and scales.
+    pub fn stored_bytes(&self) -> usize {
+        self.values.len() + self.scales.len()
+    }
+
+    /// Numbers that the tensor stands for, padding not counted.
+    pub fn parameters(&self) -> usize {
+        self.outputs * self.inputs
+    }
+
+    /// The f32 values, when it is an f32 vector.
+    pub fn vector(&self) -> Option<&'a [f32]> {
+        if self.kind != TensorKind::Vector {
+            return None;
+        }
+        <[f32]>::ref_from_bytes(self.values).ok()
+    }
+
+    /// The matrix, when it is one.
+    pub fn matrix(&self) -> Option<Matrix<'a>> {
+        let (outputs, inputs) = (self.outputs, self.inputs);
+        match self.kind {
+            TensorKind::Vector | TensorKind::HalfVector => None,
+            TensorKind::Float => {
+                let values = <[f32]>::ref_from_bytes(self.values).ok()?;
+                FloatMatrix::new(outputs, inputs, values).ok().map(Matrix::Float)
+            }
+            TensorKind::Int8 => {
+                let values = <[i8]>::ref_from_bytes(self.values).ok()?;
+                let scales = <[f32]>::ref_from_bytes(self.scales).ok()?;
+                Int8Matrix::new(outputs, inputs, values, scales).ok().map(Matrix::Int8)
+            }
+            TensorKind::Int4 => {
+                let scales = <[half::f16]>::ref_from_bytes(self.scales).ok()?;
+                let group = self.group_inputs;
+                Int4Matrix::new(outputs, inputs, group, self.values, scales).ok().map(Matrix::Int4)
+            }
+        }
+    }
+}
+
+/// Byte lengths of values and scales that a kind and shape ask for.
+pub(crate) fn part_lengths(
+    kind: TensorKind,
+    outputs: usize,
+    inputs: usize,
+    group: usize,
+) -> Option<(usize, usize)> {
+    let padded_outputs = outputs.checked_next_multiple_of(OUTPUT_BLOCK)?;
+    let padded_inputs = inputs.checked_next_multiple_of(INPUT_PAD)?;
+    let count = padded_outputs.checked_mul(padded_inputs)?;
+    Some(match kind {
+        TensorKind::Vector => (outputs.checked_mul(4)?, 0),
+        TensorKind::HalfVector => (outputs.checked_mul(2)?, 0),
+        TensorKind::Float => (padded_outputs.checked_mul(inputs)?.checked_mul(4)?, 0),
+        TensorKind::Int8 => (count, padded_outputs.checked_mul(4)?),
+        TensorKind::Int4 => {
+            let groups = padded_inputs.div_ceil(group.max(1));
+            (count / 2, padded_outputs.checked_mul(groups)?.checked_mul(2)?)
+        }
+    })
+}
+
+/// The checked tensor table.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorTable<'a> {
+    count: usize,
+    records: &'a [u8],
+    names: StringTable<'a>,
+    data: &'a [u8],
+}
+
+impl<'a> TensorTable<'a> {
+    pub(crate) fn parse(bytes: &'a [u8], data: &'a [u8]) -> Result<Self, Rule> {
+        let mut fields = Fields::new(bytes);
+        let count = fields.count("tensor count", 1, MAX_TENSORS)?;
+        fields.zeros(4)?;
+        let records = fields.bytes(count * RECORD_LENGTH)?;
+        let names = StringTable::parse(fields, count)?;
+        let table = Self { count, records, names, data };
+        let mut end = 0;
+        for index in 0..count {
+            let tensor = table.decode(index, &mut end)?;
+            check_values(index as u32, &tensor)?;
+        }
+        if end != data.len() { Err(Rule::Trailing) } else { Ok(table) }
+    }
+
+    /// Number of tensors.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is none; a checked table has at least one.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The tensor with this id.
+    pub fn get(&self, id: u32) -> Option<Tensor<'a>> {
+        let index = id as usize;
+        if index >= self.count {
+            return None;
+        }
+        // The place was checked against the tensor before it; here it is taken as the record states it.
+        let mut start = self.part_offset(index)?;
+        self.decode(index, &mut start).ok()
+    }
+
+    /// All tensors, in the order of their ids.
+    pub fn iter(&self) -> impl Iterator<Item = Tensor<'a>> + use<'a> {
+        let table = *self;
+        (0..self.count as u32).filter_map(move |id| table.get(id))
+    }
+
+    fn record(&self, index: usize) -> Result<Fields<'a>, Rule> {
+        let start = index * RECORD_LENGTH;
+        self.records.get(start..start + RECORD_LENGTH).map(Fields::new).ok_or(Rule::Truncated)
+    }
+
+    fn part_offset(&self, index: usize) -> Option<usize> {
+        let mut fields = self.record(index).ok()?;
+        fields.bytes(16).ok()?;
+        usize::try_from(fields.u64().ok()?).ok()
+    }
+
+    /// Reads a record whose values must begin at the first aligned offset behind `end`, and moves `end` behind it.
+    fn decode(&self, index: usize, end: &mut usize) -> Result<Tensor<'a>, Rule> {
+        let id = index as u32;
+        let mut fields = self.record(index)?;
+        let code = fields.u8()?;
+        let kind = usize::from(code).checked_sub(1).and_then(|i| TensorKind::ALL.get(i)).copied();
+        let kind = kind.ok_or(Rule::Code("tensor kind"))?;
+        fields.zeros(3)?;
+        let outputs = fields.count("outputs", 1, MAX_DIMENSION)?;
+        let inputs = fields.count("inputs", 1, MAX_DIMENSION)?;
+        let group_inputs = fields.count("group_inputs", 0, MAX_DIMENSION)?;
+        let is_vector = matches!(kind, TensorKind::Vector | TensorKind::HalfVector);
+        let group_fits = match kind {
+            TensorKind::Int4 => group_inputs > 0 && group_inputs.is_multiple_of(INPUT_PAD),
+            _ => group_inputs == 0,
+        };
+        if (is_vector && inputs != 1) || !group_fits {
+            return Err(Rule::TensorShape(id));
+        }
+        let lengths = part_lengths(kind, outputs, inputs, group_inputs).ok_or(Rule::TensorShape(id))?;
+        let values = self.part(&mut fields, id, lengths.0, end)?;
+        let scales = self.part(&mut fields, id, lengths.1, end)?;
+        fields.zeros(RECORD_LENGTH - 48)?;
+        let name = core::str::from_utf8(self.names.get(index)).map_err(|_| Rule::Text)?;
+        Ok(Tensor { kind, outputs, inputs, group_inputs, name, values, scales })
+    }
+
+    fn part(
+        &self,
+        fields: &mut Fields<'_>,
+        id: u32,
+        expected: usize,
+        end: &mut usize,
+    ) -> Result<&'a [u8], Rule> {
+        let offset = usize::try_from(fields.u64()?).map_err(|_| Rule::TensorPlace(id))?;
+        let length = usize::try_from(fields.u64()?).map_err(|_| Rule::TensorLength(id))?;
+        if length != expected {
+            return Err(Rule::TensorLength(id));
+        }
+        if length == 0 {
+            // An absent part states no place.
+            return if offset == 0 { Ok(&[]) } else { Err(Rule::TensorPlace(id)) };
+        }
+        if Some(offset) != end.checked_next_multiple_of(ALIGNMENT) {
+            return Err(Rule::TensorPlace(id));
+        }
+        *end = offset.checked_add(length).ok_or(Rule::TensorPlace(id))?;
+        self.data.get(offset..*end).ok_or(Rule::Truncated)
+    }
+}
+
+/// Scales and float values must be finite, so that no accepted model can make the network's numbers undefined.
+fn check_values(id: u32, tensor: &Tensor<'_>) -> Result<(), Rule> {
+    let finite = match tensor.kind {
+        TensorKind::Vector | TensorKind::Float => all_finite(tensor.values),
+        TensorKind::HalfVector => all_finite_half(tensor.values),
+        TensorKind::Int8 => all_finite(tensor.scales),
+        TensorKind::Int4 => all_finite_half(tensor.scales),
+    };
+    if finite { Ok(()) } else { Err(Rule::NotFinite(id)) }
+}
+
+fn all_finite(bytes: &[u8]) -> bool {
+    <[f32]>::ref_from_bytes(bytes).is_ok_and(|values| values.iter().all(|value| value.is_finite()))
+}
+
+fn all_finite_half(bytes: &[u8]) -> bool {
+    <[half::f16]>::ref_from_bytes(bytes).is_ok_and(|values| values.iter().all(|value| value.is_finite()))
+}
