@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Licences, duplicate versions and sources of all dependencies. deny.toml says how to check advisories too.
+set -euo pipefail
+source "$(dirname "$0")/common.sh"
+
+cargo deny --version >/dev/null 2>&1 || missing "cargo-deny is not installed (cargo install --locked cargo-deny)"
+cargo deny --all-features --locked check licenses bans sources

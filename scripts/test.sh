@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Runs the tests with the very command that README.md gives.
+set -euo pipefail
+source "$(dirname "$0")/common.sh"
+
+command=cargo\ test\ --workspace
+if [[ -f README.md ]]; then
+    command=$(scripts/readme-command.sh 2) || { echo "failed: README.md has no second command"; exit 1; }
+fi
+echo "\$ $command"
+bash -c "$command"
