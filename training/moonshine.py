@@ -1,0 +1,197 @@
+"""The Moonshine recogniser in PyTorch, put together from a checkpoint's config.
+
+Parameters bear the names of the checkpoint's tensors, so `load_state_dict` is the whole import. Shapes are
+`[batch, frames, width]` unless stated; there is no padding mask, so every clip of a batch must be equally long.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Frontend(nn.Module):
+    """Samples `[batch, samples]` to frames `[batch, frames, width]` by strided convolutions."""
+
+    def __init__(self, config: dict):
+        super().__init__()
+        self.config = config["convolutions"]
+        channels = [1] + [layer["channels"] for layer in self.config]
+        self.conv = nn.ModuleList(
+            nn.Conv1d(channels[i], layer["channels"], layer["kernel"], layer["stride"], bias=i > 0)
+            for i, layer in enumerate(self.config)
+        )
+        # One group: mean and variance over all channels and all frames of a clip.
+        self.norm = nn.GroupNorm(1, channels[1], eps=1e-5)
+
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        x = samples[:, None, :]
+        for layer, conv in zip(self.config, self.conv):
+            x = conv(x)
+            x = torch.tanh(x) if layer["activation"] == "tanh" else functional.gelu(x)
+            if layer.get("norm") == "group":
+                x = self.norm(x)
+        return x.transpose(1, 2)
+
+
+def rotate(x: torch.Tensor, first_position: int, width: int, base: float) -> torch.Tensor:
+    """Rotary positions on the first `width` of the head's values, pairs `(0, 1), (2, 3), ...`; `x` is `[batch, heads, frames, head_width]`."""
+    positions = torch.arange(first_position, first_position + x.shape[2], dtype=torch.float32, device=x.device)
+    frequencies = 1.0 / base ** (torch.arange(0, width, 2, dtype=torch.float32, device=x.device) / width)
+    angles = torch.outer(positions, frequencies)
+    cosine, sine = angles.cos(), angles.sin()
+    even, odd, rest = x[..., 0:width:2], x[..., 1:width:2], x[..., width:]
+    turned = torch.stack((even * cosine - odd * sine, odd * cosine + even * sine), dim=-1).flatten(-2)
+    return torch.cat((turned, rest), dim=-1)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: dict):
+        super().__init__()
+        self.heads, self.head_width = config["heads"], config["head_width"]
+        inner = self.heads * self.head_width
+        self.query = nn.Linear(config["width"], inner, bias=False)
+        self.key = nn.Linear(config["width"], inner, bias=False)
+        self.value = nn.Linear(config["width"], inner, bias=False)
+        self.output = nn.Linear(inner, config["width"], bias=False)
+
+    def split(self, x: torch.Tensor) -> torch.Tensor:
+        """`[batch, frames, heads * head_width]` to `[batch, heads, frames, head_width]`."""
+        return x.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
+
+    def attend(self, query, key, value, causal_from: int | None = None) -> torch.Tensor:
+        """Softmax attention; with `causal_from` row `i` of the query sees the keys up to `causal_from + i`."""
+        scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_width)
+        if causal_from is not None:
+            visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril(causal_from)
+            scores = scores.masked_fill(~visible, float("-inf"))
+        return self.output((scores.softmax(-1) @ value).transpose(1, 2).flatten(-2))
+
+
+class FeedForward(nn.Module):
+    """GELU (exact, with erf) or SwiGLU: `down(silu(gate(x)) * up(x))`."""
+
+    def __init__(self, config: dict):
+        super().__init__()
+        self.up = nn.Linear(config["width"], config["feed_forward"])
+        self.gate = nn.Linear(config["width"], config["feed_forward"]) if config["activation"] == "swiglu" else None
+        self.down = nn.Linear(config["feed_forward"], config["width"])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.gate is None:
+            return self.down(functional.gelu(self.up(x)))
+        return self.down(functional.silu(self.gate(x)) * self.up(x))
+
+
+def layer_norm(config: dict) -> nn.LayerNorm:
+    return nn.LayerNorm(config["width"], eps=config["norm_epsilon"], bias=False)
+
+
+class EncoderBlock(nn.Module):
+    def __init__(self, config: dict):
+        super().__init__()
+        self.rotary = config["rotary_width"], config["rotary_base"]
+        self.attention_norm, self.attention = layer_norm(config), Attention(config)
+        self.feed_forward_norm, self.feed_forward = layer_norm(config), FeedForward(config)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        attention, y = self.attention, self.attention_norm(x)
+        query, key = (rotate(attention.split(p(y)), 0, *self.rotary) for p in (attention.query, attention.key))
+        x = x + attention.attend(query, key, attention.split(attention.value(y)))
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: dict):
+        super().__init__()
+        self.layers = nn.ModuleList(EncoderBlock(config) for _ in range(config["layers"]))
+        self.norm = layer_norm(config)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return self.norm(x)
+
+
+class DecoderBlock(nn.Module):
+    def __init__(self, config: dict):
+        super().__init__()
+        self.rotary = config["rotary_width"], config["rotary_base"]
+        self.self_attention_norm, self.self_attention = layer_norm(config), Attention(config)
+        self.cross_attention_norm, self.cross_attention = layer_norm(config), Attention(config)
+        self.feed_forward_norm, self.feed_forward = layer_norm(config), FeedForward(config)
+
+    def cross_cache(self, encoded: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the utterance, computed once."""
+        attention = self.cross_attention
+        return attention.split(attention.key(encoded)), attention.split(attention.value(encoded))
+
+    def forward(self, x: torch.Tensor, cache: dict) -> torch.Tensor:
+        """`cache` holds `cross` and, after the first call, `self`: keys and values of the tokens so far."""
+        attention, y = self.self_attention, self.self_attention_norm(x)
+        past = cache["self"][0].shape[2] if "self" in cache else 0
+        query, key = (rotate(attention.split(p(y)), past, *self.rotary) for p in (attention.query, attention.key))
+        value = attention.split(attention.value(y))
+        if past:
+            key, value = torch.cat((cache["self"][0], key), 2), torch.cat((cache["self"][1], value), 2)
+        cache["self"] = key, value
+        x = x + attention.attend(query, key, value, causal_from=past)
+
+        attention, y = self.cross_attention, self.cross_attention_norm(x)
+        x = x + attention.attend(attention.split(attention.query(y)), *cache["cross"])
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class Decoder(nn.Module):
+    def __init__(self, config: dict, vocabulary: int):
+        super().__init__()
+        self.embedding = nn.Embedding(vocabulary, config["width"])
+        self.layers = nn.ModuleList(DecoderBlock(config) for _ in range(config["layers"]))
+        self.norm = layer_norm(config)
+
+    def start(self, encoded: torch.Tensor) -> list[dict]:
+        """A fresh cache for one utterance."""
+        return [{"cross": layer.cross_cache(encoded)} for layer in self.layers]
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.linear(x, self.embedding.weight)
+
+    def forward(self, tokens: torch.Tensor, cache: list[dict]) -> torch.Tensor:
+        """Logits `[batch, tokens, vocabulary]` for the next tokens; `tokens` follow those already in `cache`."""
+        x = self.embedding(tokens)
+        for layer, layer_cache in zip(self.layers, cache):
+            x = layer(x, layer_cache)
+        return self.logits(self.norm(x))
+
+
+class Moonshine(nn.Module):
+    def __init__(self, config: dict):
+        super().__init__()
+        self.config = config
+        self.frontend = Frontend(config["frontend"])
+        self.encoder = Encoder(config["encoder"])
+        self.decoder = Decoder(config["decoder"], config["output"]["vocabulary"])
+
+    @classmethod
+    def from_checkpoint(cls, tensors: dict, config: dict) -> "Moonshine":
+        model = cls(config)
+        model.load_state_dict({name: torch.from_numpy(values.copy()) for name, values in tensors.items()})
+        return model.eval()
+
+    @torch.no_grad()
+    def greedy(self, samples: torch.Tensor, max_tokens: int) -> list[int]:
+        """Tokens of one clip `[samples]`, without the begin and end tokens."""
+        begin, end = self.config["tokens"]["begin"], self.config["tokens"]["end"]
+        cache = self.decoder.start(self.encoder(self.frontend(samples[None])))
+        tokens = [begin]
+        while len(tokens) <= max_tokens:
+            tokens.append(int(self.decoder(torch.tensor([[tokens[-1]]]), cache)[0, -1].argmax()))
+            if tokens[-1] == end:
+                return tokens[1:-1]
+        return tokens[1:]
+
+
+def token_limit(config: dict, samples: int) -> int:
+    """How many tokens a clip may give: the model's tokens a second, rounded up, and four for very short clips."""
+    return math.ceil(config["tokens"]["max_per_second"] * samples / config["frontend"]["sample_rate"]) + 4
