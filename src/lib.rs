@@ -1,2 +1,11 @@
 //! Kinglet: offline speech recognition for small ARM devices.
-#![forbid(unsafe_code)]
+//!
+//! ```text
+//! file -> audio (16 kHz mono) -> runtime (segments, words) -> output (text, JSON, SRT, WebVTT)
+//! ```
+//!
+//! This crate is what surrounds the recogniser on a machine with files: it decodes audio and writes transcripts. The
+//! recogniser itself is in `kinglet-runtime`, which opens nothing and allocates nothing.
+#![deny(unsafe_code)]
+
+pub mod audio;
