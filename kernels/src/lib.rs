@@ -24,3 +24,6 @@ mod quantize;
 pub use error::KernelError;
 pub use instruction_set::{InstructionSet, Kernels, UnknownInstructionSet};
 pub use quantize::QuantizedRows;
+
+#[cfg(test)]
+mod tests;

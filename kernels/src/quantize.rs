@@ -89,11 +89,10 @@ impl<'a> QuantizedRows<'a> {
 /// The checked arguments of a quantization.
 ///
 /// Invariants, relied on by unsafe code in the kernels: `source` holds `inputs` values from each of the
-/// starts `row * source_stride`; `values.len() == rows * padded_inputs`; `scales.len() == rows`.
+/// starts `row * source_stride`, for each of the `rows = scales.len()`; `values.len() == rows * padded_inputs`.
 pub(crate) struct Quantization<'a> {
     pub(crate) source: &'a [f32],
     pub(crate) source_stride: usize,
-    pub(crate) rows: usize,
     pub(crate) inputs: usize,
     pub(crate) padded_inputs: usize,
     pub(crate) values: &'a mut [i8],
@@ -145,7 +144,7 @@ impl Kernels {
         let scales = scales.get_mut(..rows).ok_or(too_short)?;
         arch::quantize_rows(
             self,
-            Quantization { source, source_stride, rows, inputs, padded_inputs, values, scales },
+            Quantization { source, source_stride, inputs, padded_inputs, values, scales },
         );
         Ok(QuantizedRows { rows, inputs, order: RowOrder::of(self.instruction_set()), values, scales })
     }

@@ -1,6 +1,19 @@
 //! The implementations: one folder an architecture, and here the only choice between them.
 
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+mod panel;
 pub(crate) mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod x86_64;
+
+#[cfg(target_arch = "aarch64")]
+use aarch64 as native;
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+use scalar as native;
+#[cfg(target_arch = "x86_64")]
+use x86_64 as native;
 
 use crate::matmul::Matmul;
 use crate::quantize::Quantization;
@@ -8,17 +21,19 @@ use crate::{InstructionSet, Kernels};
 
 /// Whether the instructions of `set` can be executed here.
 pub(crate) fn exists(set: InstructionSet) -> bool {
-    set == InstructionSet::Scalar
+    set == InstructionSet::Scalar || native::exists(set)
 }
 
 pub(crate) fn quantize_rows(kernels: Kernels, quantization: Quantization<'_>) {
     match kernels.instruction_set() {
-        _ => scalar::quantize_rows(quantization),
+        InstructionSet::Scalar => scalar::quantize_rows(quantization),
+        _ => native::dispatch_quantize_rows(kernels, quantization),
     }
 }
 
 pub(crate) fn matmul(kernels: Kernels, matmul: Matmul<'_>) {
     match kernels.instruction_set() {
-        _ => scalar::matmul_i8_block16x4(matmul),
+        InstructionSet::Scalar => scalar::matmul_i8_block16x4(matmul),
+        _ => native::dispatch_matmul(kernels, matmul),
     }
 }

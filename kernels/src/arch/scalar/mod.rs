@@ -5,3 +5,28 @@ mod quantize;
 
 pub(crate) use matmul_i8::matmul_i8_block16x4;
 pub(crate) use quantize::quantize_rows;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+pub(crate) use quantize::{RowScale, finite, row_scale};
+
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+pub(crate) use native::*;
+
+/// An architecture without kernels of its own: what `arch` asks of a native folder.
+#[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
+mod native {
+    use crate::matmul::Matmul;
+    use crate::quantize::Quantization;
+    use crate::{InstructionSet, Kernels};
+
+    pub(crate) fn exists(_: InstructionSet) -> bool {
+        false
+    }
+
+    pub(crate) fn dispatch_quantize_rows(_: Kernels, quantization: Quantization<'_>) {
+        super::quantize_rows(quantization);
+    }
+
+    pub(crate) fn dispatch_matmul(_: Kernels, matmul: Matmul<'_>) {
+        super::matmul_i8_block16x4(matmul);
+    }
+}

@@ -26,12 +26,12 @@ impl RowScale {
 }
 
 /// NaN to 0, infinities to the largest finite value.
-fn finite(value: f32) -> f32 {
+pub(crate) fn finite(value: f32) -> f32 {
     if value.is_nan() { 0.0 } else { value.clamp(f32::MIN, f32::MAX) }
 }
 
 /// `value`, which may be anything, as an integer from -127 to 127.
-pub(crate) fn quantize_value(value: f32, scale: RowScale) -> i8 {
+fn quantize_value(value: f32, scale: RowScale) -> i8 {
     libm::rintf(finite(value) * scale.inverse) as i8
 }
 
@@ -42,7 +42,7 @@ pub(crate) fn row_scale(row: &[f32]) -> RowScale {
 
 /// Every row, in the order [`RowOrder::Rows`](crate::quantize::RowOrder::Rows).
 pub(crate) fn quantize_rows(quantization: Quantization<'_>) {
-    let Quantization { source, source_stride, inputs, padded_inputs, values, scales, .. } = quantization;
+    let Quantization { source, source_stride, inputs, padded_inputs, values, scales } = quantization;
     for (row, row_scale_out) in scales.iter_mut().enumerate() {
         let start = row * source_stride;
         let source = &source[start..start + inputs];

@@ -1,0 +1,96 @@
+//! Int8 matrix product with `SDOT`: 16 outputs x 4 inputs a block are four operands as they lie.
+
+use core::arch::aarch64::vdupq_n_s32;
+use core::arch::asm;
+
+use super::finish::finish_row;
+use crate::arch::panel::Panel;
+use crate::matmul::Matmul;
+
+/// Up to 4 rows at a time: 16 accumulators, 8 registers of weights, 4 of rows.
+#[target_feature(enable = "neon,dotprod")]
+pub(super) fn matmul_i8_block16x4_dotprod(matmul: Matmul<'_>) {
+    for panel in matmul.panels() {
+        let mut row = 0;
+        // SAFETY: each tile ends at or before the last row.
+        unsafe {
+            while panel.rows - row >= 4 {
+                tile_4_rows(&panel, row);
+                row += 4;
+            }
+            match panel.rows - row {
+                3 => tile_3_rows(&panel, row),
+                2 => tile_2_rows(&panel, row),
+                1 => tile_1_row(&panel, row),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// One block of weights times 4 inputs of one row: 64 products.
+macro_rules! block {
+    ($a:ident $b:ident $c:ident $d:ident, $w0:literal $w1:literal $w2:literal $w3:literal, $x:ident $lane:literal) => {
+        concat!(
+            block!(@ $a, $w0, $x, $lane), block!(@ $b, $w1, $x, $lane),
+            block!(@ $c, $w2, $x, $lane), block!(@ $d, $w3, $x, $lane),
+        )
+    };
+    (@ $sum:ident, $weights:literal, $x:ident, $lane:literal) => {
+        concat!("sdot {", stringify!($sum), ":v}.4s, {", $weights, ":v}.16b, {", stringify!($x), ":v}.4b[", $lane, "]\n")
+    };
+}
+
+/// A function for some number of rows. Each row: its number, its pointer, its register, its four accumulators.
+macro_rules! tile {
+    ($name:ident: $($number:literal $pointer:ident $x:ident [$a:ident $b:ident $c:ident $d:ident])+) => {
+        /// # Safety
+        /// The rows from `row` on must exist.
+        #[inline]
+        #[target_feature(enable = "neon,dotprod")]
+        pub(super) unsafe fn $name(panel: &Panel<'_>, row: usize) {
+            let zero = vdupq_n_s32(0);
+            $(let ($a, $b, $c, $d);)+
+            // SAFETY: `inputs`, a multiple of 16 and not zero, bytes are read of each row, which exists, and
+            // 16 times as many of the weights. Sums of products of int8 are all that is computed. The rows
+            // given to `finish_row` exist.
+            unsafe {
+                let values = panel.values.add(row * panel.inputs);
+                asm!(
+                    "2:",
+                    $(concat!("ldr {", stringify!($x), ":q}, [{", stringify!($pointer), "}], #16"),)+
+                    "ldp {w0:q}, {w1:q}, [{weights}], #256",
+                    "ldp {w2:q}, {w3:q}, [{weights}, #-224]",
+                    "ldp {w4:q}, {w5:q}, [{weights}, #-192]",
+                    "ldp {w6:q}, {w7:q}, [{weights}, #-160]",
+                    $(block!($a $b $c $d, "w0" "w1" "w2" "w3", $x 0),)+
+                    "ldp {w0:q}, {w1:q}, [{weights}, #-128]",
+                    "ldp {w2:q}, {w3:q}, [{weights}, #-96]",
+                    $(block!($a $b $c $d, "w4" "w5" "w6" "w7", $x 1),)+
+                    "ldp {w4:q}, {w5:q}, [{weights}, #-64]",
+                    "ldp {w6:q}, {w7:q}, [{weights}, #-32]",
+                    $(block!($a $b $c $d, "w0" "w1" "w2" "w3", $x 2),)+
+                    "subs {left}, {left}, #16",
+                    $(block!($a $b $c $d, "w4" "w5" "w6" "w7", $x 3),)+
+                    "b.ne 2b",
+                    $($pointer = inout(reg) values.add($number * panel.inputs) => _,)+
+                    weights = inout(reg) panel.weights => _,
+                    left = inout(reg) panel.inputs => _,
+                    $($x = out(vreg) _,)+
+                    w0 = out(vreg) _, w1 = out(vreg) _, w2 = out(vreg) _, w3 = out(vreg) _,
+                    w4 = out(vreg) _, w5 = out(vreg) _, w6 = out(vreg) _, w7 = out(vreg) _,
+                    $($a = inout(vreg) zero => $a, $b = inout(vreg) zero => $b,
+                      $c = inout(vreg) zero => $c, $d = inout(vreg) zero => $d,)+
+                    options(nostack, readonly),
+                );
+                $(finish_row(panel, row + $number, 0, [$a, $b, $c, $d]);)+
+            }
+        }
+    };
+}
+
+tile!(tile_1_row: 0 pointer0 x0 [a0 b0 c0 d0]);
+tile!(tile_2_rows: 0 pointer0 x0 [a0 b0 c0 d0] 1 pointer1 x1 [a1 b1 c1 d1]);
+tile!(tile_3_rows: 0 pointer0 x0 [a0 b0 c0 d0] 1 pointer1 x1 [a1 b1 c1 d1] 2 pointer2 x2 [a2 b2 c2 d2]);
+tile!(tile_4_rows: 0 pointer0 x0 [a0 b0 c0 d0] 1 pointer1 x1 [a1 b1 c1 d1] 2 pointer2 x2 [a2 b2 c2 d2]
+    3 pointer3 x3 [a3 b3 c3 d3]);

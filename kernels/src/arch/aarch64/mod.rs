@@ -1,0 +1,40 @@
+//! AArch64. The dot product and matrix multiplication instructions have no stable intrinsics: the inner
+//! loops are inline assembly, whole, so that no register is left to chance.
+
+mod detect;
+mod finish;
+mod matmul_i8_dotprod;
+mod matmul_i8_i8mm;
+mod matmul_i8_neon;
+mod quantize;
+
+pub(crate) use detect::exists;
+
+use crate::arch::scalar;
+use crate::matmul::Matmul;
+use crate::quantize::Quantization;
+use crate::{InstructionSet, Kernels};
+
+pub(crate) fn dispatch_quantize_rows(kernels: Kernels, quantization: Quantization<'_>) {
+    match kernels.instruction_set() {
+        // SAFETY: `Kernels` proves that NEON exists.
+        InstructionSet::I8mm => unsafe { quantize::quantize_rows_neon::<true>(quantization) },
+        // SAFETY: as above.
+        InstructionSet::Dotprod | InstructionSet::Neon => unsafe {
+            quantize::quantize_rows_neon::<false>(quantization)
+        },
+        _ => scalar::quantize_rows(quantization),
+    }
+}
+
+pub(crate) fn dispatch_matmul(kernels: Kernels, matmul: Matmul<'_>) {
+    match kernels.instruction_set() {
+        // SAFETY: `Kernels` proves that the instructions exist.
+        InstructionSet::I8mm => unsafe { matmul_i8_i8mm::matmul_i8_block16x4_i8mm(matmul) },
+        // SAFETY: as above.
+        InstructionSet::Dotprod => unsafe { matmul_i8_dotprod::matmul_i8_block16x4_dotprod(matmul) },
+        // SAFETY: as above.
+        InstructionSet::Neon => unsafe { matmul_i8_neon::matmul_i8_block16x4_neon(matmul) },
+        _ => scalar::matmul_i8_block16x4(matmul),
+    }
+}

@@ -1,0 +1,70 @@
+//! A matrix product cut into panels of 16 outputs, the unit in which every SIMD kernel works.
+//!
+//! A panel's weights, 16 times the inputs, stay in the first-level cache while all rows pass by.
+
+use core::marker::PhantomData;
+
+use kinglet_model_format::OUTPUT_BLOCK;
+
+use crate::matmul::Matmul;
+
+/// 16 outputs of a matrix product, for all its rows.
+///
+/// Invariants, relied on by unsafe code: those of [`Matmul`]; `weights` holds `16 * inputs` values;
+/// for each `row < rows` `width` floats may be written at `out + row * out_stride`; `1 <= width <= 16`.
+pub(crate) struct Panel<'a> {
+    /// Rows, at least one.
+    pub(crate) rows: usize,
+    /// Inputs with padding, a multiple of 16.
+    pub(crate) inputs: usize,
+    /// Quantized rows, in the order of the instruction set.
+    pub(crate) values: *const i8,
+    /// One scale a row.
+    pub(crate) row_scales: *const f32,
+    /// `[inputs / 4][16][4]`.
+    pub(crate) weights: *const i8,
+    /// One scale an output.
+    pub(crate) scales: *const f32,
+    /// One bias an output, zero where there is none.
+    pub(crate) bias: [f32; OUTPUT_BLOCK],
+    /// The panel's first output of the first row.
+    pub(crate) out: *mut f32,
+    /// Floats from one row of the result to the next.
+    pub(crate) out_stride: usize,
+    /// Outputs that exist: 16 but in the last panel.
+    pub(crate) width: usize,
+    borrowed: PhantomData<&'a mut f32>,
+}
+
+impl<'a> Matmul<'a> {
+    /// The panels, in the order of the outputs.
+    pub(crate) fn panels(self) -> impl Iterator<Item = Panel<'a>> {
+        let Matmul { rows, weights, bias, out, out_stride } = self;
+        let (inputs, outputs) = (rows.padded_inputs(), weights.outputs());
+        let out = out.as_mut_ptr();
+        let panels = weights.values().chunks_exact(OUTPUT_BLOCK * inputs);
+        panels.zip(weights.scales().chunks_exact(OUTPUT_BLOCK)).enumerate().map(
+            move |(index, (panel_weights, scales))| {
+                let first = index * OUTPUT_BLOCK;
+                let width = OUTPUT_BLOCK.min(outputs - first);
+                let mut panel_bias = [0.0; OUTPUT_BLOCK];
+                if let Some(bias) = bias {
+                    panel_bias[..width].copy_from_slice(&bias[first..first + width]);
+                }
+                Panel {
+                    rows: rows.rows(),
+                    inputs,
+                    values: rows.values().as_ptr(),
+                    row_scales: rows.scales().as_ptr(),
+                    weights: panel_weights.as_ptr(),
+                    scales: scales.as_ptr(),
+                    bias: panel_bias,
+                    out: out.wrapping_add(first),
+                    out_stride,
+                    width,
+                    borrowed: PhantomData,
+                }
+            },
+        )
+    }
+}

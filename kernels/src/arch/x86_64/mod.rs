@@ -1,0 +1,51 @@
+//! x86-64: where people develop, and where peers are measured.
+
+mod matmul_i8_avx2;
+mod matmul_i8_avx512vnni;
+mod quantize;
+
+use crate::arch::scalar;
+use crate::matmul::Matmul;
+use crate::quantize::Quantization;
+use crate::{InstructionSet, Kernels};
+
+#[cfg(any(test, feature = "std"))]
+macro_rules! has {
+    ($($feature:tt)+) => { $(std::arch::is_x86_feature_detected!($feature))&&+ };
+}
+#[cfg(not(any(test, feature = "std")))]
+macro_rules! has {
+    ($($feature:tt)+) => { $(cfg!(target_feature = $feature))&&+ };
+}
+
+pub(crate) fn exists(set: InstructionSet) -> bool {
+    match set {
+        InstructionSet::Avx2 => has!("avx2" "fma"),
+        InstructionSet::Avx512Vnni => {
+            has!("avx2" "fma" "avx512f" "avx512bw" "avx512vl" "avx512vnni")
+        }
+        _ => false,
+    }
+}
+
+pub(crate) fn dispatch_quantize_rows(kernels: Kernels, quantization: Quantization<'_>) {
+    match kernels.instruction_set() {
+        // SAFETY: `Kernels` proves that the instructions exist.
+        InstructionSet::Avx512Vnni => unsafe { quantize::quantize_rows_avx512(quantization) },
+        // SAFETY: as above.
+        InstructionSet::Avx2 => unsafe { quantize::quantize_rows_avx2(quantization) },
+        _ => scalar::quantize_rows(quantization),
+    }
+}
+
+pub(crate) fn dispatch_matmul(kernels: Kernels, matmul: Matmul<'_>) {
+    match kernels.instruction_set() {
+        // SAFETY: `Kernels` proves that the instructions exist.
+        InstructionSet::Avx512Vnni => unsafe {
+            matmul_i8_avx512vnni::matmul_i8_block16x4_avx512vnni(matmul);
+        },
+        // SAFETY: as above.
+        InstructionSet::Avx2 => unsafe { matmul_i8_avx2::matmul_i8_block16x4_avx2(matmul) },
+        _ => scalar::matmul_i8_block16x4(matmul),
+    }
+}
