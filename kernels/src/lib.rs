@@ -17,11 +17,16 @@ extern crate std;
 
 mod arch;
 mod error;
+mod float;
 mod instruction_set;
 mod matmul;
 mod quantize;
 
 pub use error::KernelError;
+pub use float::{
+    AttentionShape, Cache, CacheMut, MAX_HEAD_WIDTH, MAX_TOP, Peak, Rows, Scored, attend_scratch,
+    dequantize_row,
+};
 pub use instruction_set::{InstructionSet, Kernels, UnknownInstructionSet};
 pub use quantize::QuantizedRows;
 

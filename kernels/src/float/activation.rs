@@ -1,0 +1,147 @@
+//! Functions of single values, over slices of any length.
+
+use super::exponential;
+use super::lanes::{LANES, Lanes, Operation};
+use crate::{KernelError, Kernels};
+
+/// What is done to each value.
+#[derive(Clone, Copy)]
+enum Function {
+    Exp,
+    Gelu,
+    Relu,
+    Tanh,
+}
+
+/// A function of each value, in place.
+struct Map<'a> {
+    function: Function,
+    values: &'a mut [f32],
+}
+
+impl Operation for Map<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes, const TILE: usize, const QUADS: usize>(self, lanes: L) {
+        match self.function {
+            Function::Exp => map(lanes, self.values, exponential::exp),
+            Function::Gelu => map(lanes, self.values, exponential::gelu),
+            Function::Relu => map(lanes, self.values, relu),
+            Function::Tanh => map(lanes, self.values, exponential::tanh),
+        }
+    }
+}
+
+#[inline(always)]
+fn relu<L: Lanes>(lanes: L, x: L::F) -> L::F {
+    // Not a maximum: its zero could have either sign.
+    lanes.where_less(x, lanes.splat(0.0), lanes.splat(0.0), x)
+}
+
+#[inline(always)]
+fn map<L: Lanes>(lanes: L, values: &mut [f32], function: impl Fn(L, L::F) -> L::F) {
+    let (blocks, rest) = values.as_chunks_mut::<LANES>();
+    for block in blocks {
+        lanes.store(function(lanes, lanes.load(block)), block);
+    }
+    if !rest.is_empty() {
+        lanes.store_part(function(lanes, lanes.load_part(rest, 0.0)), rest);
+    }
+}
+
+/// `values += other`; both have one length.
+struct Add<'a> {
+    values: &'a mut [f32],
+    other: &'a [f32],
+}
+
+impl Operation for Add<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes, const TILE: usize, const QUADS: usize>(self, lanes: L) {
+        let (blocks, rest) = self.values.as_chunks_mut::<LANES>();
+        let (other, other_rest) = self.other.as_chunks::<LANES>();
+        for (block, other) in blocks.iter_mut().zip(other) {
+            lanes.store(lanes.add(lanes.load(block), lanes.load(other)), block);
+        }
+        for (value, other) in rest.iter_mut().zip(other_rest) {
+            *value += other;
+        }
+    }
+}
+
+/// `out = silu(gate) * up`; all three have one length.
+struct SiluMul<'a> {
+    gate: &'a [f32],
+    up: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Operation for SiluMul<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes, const TILE: usize, const QUADS: usize>(self, lanes: L) {
+        let (gates, gate_rest) = self.gate.as_chunks::<LANES>();
+        let (ups, up_rest) = self.up.as_chunks::<LANES>();
+        let (outs, out_rest) = self.out.as_chunks_mut::<LANES>();
+        for ((gate, up), out) in gates.iter().zip(ups).zip(outs) {
+            lanes.store(silu_mul(lanes, lanes.load(gate), lanes.load(up)), out);
+        }
+        if !out_rest.is_empty() {
+            let (gate, up) = (lanes.load_part(gate_rest, 0.0), lanes.load_part(up_rest, 0.0));
+            lanes.store_part(silu_mul(lanes, gate, up), out_rest);
+        }
+    }
+}
+
+#[inline(always)]
+fn silu_mul<L: Lanes>(lanes: L, gate: L::F, up: L::F) -> L::F {
+    lanes.mul(exponential::silu(lanes, gate), up)
+}
+
+impl Kernels {
+    /// `e^x` of each value, relative error below 1.5e-7. Below -87.3 (where results would be subnormal) it is 0,
+    /// above 88.3 infinity.
+    pub fn exp(self, values: &mut [f32]) {
+        self.run(Map { function: Function::Exp, values });
+    }
+
+    /// `x (1 + erf(x / sqrt 2)) / 2` of each value, error below `1e-6 max(1, |x|)`. Minus infinity gives nearly 0.
+    pub fn gelu(self, values: &mut [f32]) {
+        self.run(Map { function: Function::Gelu, values });
+    }
+
+    /// The larger of 0 and each value; NaN stays.
+    pub fn relu(self, values: &mut [f32]) {
+        self.run(Map { function: Function::Relu, values });
+    }
+
+    /// `tanh` of each value, absolute error below 3e-7.
+    pub fn tanh(self, values: &mut [f32]) {
+        self.run(Map { function: Function::Tanh, values });
+    }
+
+    /// `values[i] += other[i]`: the residual connection.
+    ///
+    /// # Errors
+    /// When `other` is shorter than `values`.
+    pub fn add(self, values: &mut [f32], other: &[f32]) -> Result<(), KernelError> {
+        let other = KernelError::prefix("other", other, values.len())?;
+        self.run(Add { values, other });
+        Ok(())
+    }
+
+    /// `out[i] = gate[i] / (1 + e^-gate[i]) * up[i]`: the gate of SwiGLU.
+    ///
+    /// # Errors
+    /// When `gate` or `up` is shorter than `out`.
+    pub fn silu_mul(self, gate: &[f32], up: &[f32], out: &mut [f32]) -> Result<(), KernelError> {
+        let gate = KernelError::prefix("gate", gate, out.len())?;
+        let up = KernelError::prefix("up", up, out.len())?;
+        self.run(SiluMul { gate, up, out });
+        Ok(())
+    }
+}

@@ -1,0 +1,307 @@
+//! Attention of one query over int8 keys and values, with the frames as lanes.
+
+use super::AttentionShape;
+use super::key_value_cache::check_cache;
+use super::lanes::{LANES, Lanes, Operation};
+use super::softmax::softmax;
+use crate::{KernelError, Kernels};
+
+/// Blocks of sixteen frames scored together.
+const BLOCKS: usize = 4;
+/// Dimensions of the result summed together.
+const DIMS: usize = 4;
+
+/// Int8 keys or values of one layer, as [`Kernels::cache_write`] makes them.
+#[derive(Debug, Clone, Copy)]
+pub struct Cache<'a> {
+    /// `[heads * head_width][capacity]`.
+    pub values: &'a [i8],
+    /// `[heads][capacity]`.
+    pub scales: &'a [f32],
+    /// Frames that fit, a multiple of 16.
+    pub capacity: usize,
+}
+
+/// Checked arguments.
+///
+/// Invariants, relied on by unsafe code: `keys.values` and `values.values` have `heads * head_width` rows of `capacity`,
+/// which is a multiple of 16; `frames` is 1..=capacity, and `positions`, if any, has as many, each below `capacity`.
+struct AttendCached<'a> {
+    shape: AttentionShape,
+    query: &'a [f32],
+    keys: Cache<'a>,
+    values: Cache<'a>,
+    frames: usize,
+    positions: Option<&'a [u16]>,
+    /// `[heads][capacity]`.
+    probabilities: &'a mut [f32],
+    /// `[capacity]`.
+    scratch: &'a mut [f32],
+    out: &'a mut [f32],
+}
+
+impl Operation for AttendCached<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes, const TILE: usize, const QUADS: usize>(self, lanes: L) {
+        let capacity = self.keys.capacity;
+        let width = self.shape.head_width;
+        let Some(weights) = self.scratch.get_mut(..self.frames.next_multiple_of(LANES)) else { return };
+        let (weights, _) = weights.as_chunks_mut::<LANES>();
+        let heads = self.query.chunks_exact(width).zip(self.out.chunks_exact_mut(width));
+        for (head, (query, out)) in heads.enumerate() {
+            let column = Column { positions: self.positions, frames: self.frames };
+            let Some(probabilities) = self.probabilities.get_mut(head * capacity..) else { return };
+            let Some(probabilities) = probabilities.get_mut(..weights.len() * LANES) else { return };
+            let (blocks, _) = probabilities.as_chunks_mut::<LANES>();
+            let key_scales = self.keys.scales.get(head * capacity..).unwrap_or(&[]);
+            let value_scales = self.values.scales.get(head * capacity..).unwrap_or(&[]);
+            // SAFETY: `head_width` rows of the caches, by the invariants.
+            let (keys, values) = unsafe {
+                let first = head * width * capacity;
+                (self.keys.values.as_ptr().add(first), self.values.values.as_ptr().add(first))
+            };
+
+            let factor = lanes.splat(self.shape.scale);
+            let mut block = 0;
+            let mut groups = blocks.chunks_exact_mut(BLOCKS);
+            for group in &mut groups {
+                // SAFETY: these blocks of frames lie in each of the rows.
+                let sums = unsafe { score::<L, BLOCKS>(lanes, column, query, keys, capacity, block) };
+                for (index, (place, sum)) in group.iter_mut().zip(sums).enumerate() {
+                    let scales = column.scales(lanes, key_scales, block + index);
+                    lanes.store(lanes.mul(lanes.mul(sum, scales), factor), place);
+                }
+                block += BLOCKS;
+            }
+            for place in groups.into_remainder() {
+                // SAFETY: as above.
+                let [sum] = unsafe { score::<L, 1>(lanes, column, query, keys, capacity, block) };
+                let scales = column.scales(lanes, key_scales, block);
+                lanes.store(lanes.mul(lanes.mul(sum, scales), factor), place);
+                block += 1;
+            }
+
+            let (valid, padding) = probabilities.split_at_mut(self.frames);
+            softmax(lanes, valid);
+            padding.fill(0.0);
+            let (blocks, _) = probabilities.as_chunks::<LANES>();
+            for (block, (weight, probability)) in weights.iter_mut().zip(blocks).enumerate() {
+                let scales = column.scales(lanes, value_scales, block);
+                // The scale of a frame that does not exist may be NaN.
+                let product = lanes.mul(lanes.load(probability), scales);
+                lanes.store(product, weight);
+            }
+            let valid = self.frames % LANES;
+            if let (Some(last), 1..) = (weights.last_mut(), valid) {
+                last[valid..].fill(0.0);
+            }
+
+            let (tiles, rest) = out.as_chunks_mut::<DIMS>();
+            let mut row = values;
+            for tile in tiles {
+                // SAFETY: `DIMS` rows of the cache, each with these blocks of frames.
+                *tile = unsafe { weigh::<L, DIMS>(lanes, column, weights, row, capacity) };
+                row = row.wrapping_add(DIMS * capacity);
+            }
+            for value in rest {
+                // SAFETY: one row of the cache.
+                [*value] = unsafe { weigh::<L, 1>(lanes, column, weights, row, capacity) };
+                row = row.wrapping_add(capacity);
+            }
+        }
+    }
+}
+
+/// Where frame `t` lies in a row of the cache: at `t`, or at `positions[t]`.
+#[derive(Clone, Copy)]
+struct Column<'a> {
+    positions: Option<&'a [u16]>,
+    frames: usize,
+}
+
+impl Column<'_> {
+    /// The places of sixteen frames; that of the first one for frames that do not exist.
+    #[inline(always)]
+    fn places(self, positions: &[u16], block: usize) -> [usize; LANES] {
+        let mut places = [0; LANES];
+        for (lane, place) in places.iter_mut().enumerate() {
+            let frame = block * LANES + lane;
+            let frame = if frame < self.frames { frame } else { 0 };
+            *place = positions.get(frame).copied().unwrap_or(0).into();
+        }
+        places
+    }
+
+    /// Sixteen frames of one row.
+    ///
+    /// # Safety
+    /// `row` is a row of the cache that the positions were checked against, and has block `block`.
+    #[inline(always)]
+    unsafe fn load<L: Lanes>(self, lanes: L, row: *const i8, block: usize) -> L::F {
+        match self.positions {
+            // SAFETY: the block is in the row.
+            None => lanes.load_bytes(unsafe { &*row.add(block * LANES).cast() }),
+            Some(positions) => {
+                let mut bytes = [0; LANES];
+                for (byte, place) in bytes.iter_mut().zip(self.places(positions, block)) {
+                    // SAFETY: every position is below the capacity.
+                    *byte = unsafe { *row.add(place) };
+                }
+                lanes.load_bytes(&bytes)
+            }
+        }
+    }
+
+    /// The scales of sixteen frames.
+    #[inline(always)]
+    fn scales<L: Lanes>(self, lanes: L, scales: &[f32], block: usize) -> L::F {
+        let mut chosen = [0.0; LANES];
+        match self.positions {
+            None => {
+                if let Some(values) = scales.get(block * LANES..).and_then(|scales| scales.first_chunk()) {
+                    return lanes.load(values);
+                }
+            }
+            Some(positions) => {
+                for (scale, place) in chosen.iter_mut().zip(self.places(positions, block)) {
+                    *scale = scales.get(place).copied().unwrap_or(0.0);
+                }
+            }
+        }
+        lanes.load(&chosen)
+    }
+}
+
+/// Products of the query with `BLOCKS` blocks of keys, without their scales.
+///
+/// # Safety
+/// `query.len()` rows of the cache begin at `keys`, and have these blocks.
+#[inline(always)]
+unsafe fn score<L: Lanes, const BLOCKS: usize>(
+    lanes: L,
+    column: Column<'_>,
+    query: &[f32],
+    keys: *const i8,
+    capacity: usize,
+    block: usize,
+) -> [L::F; BLOCKS] {
+    let mut sums = [lanes.splat(0.0); BLOCKS];
+    let mut row = keys;
+    for value in query {
+        let value = lanes.splat(*value);
+        for index in 0..BLOCKS {
+            // SAFETY: the caller's promise.
+            let key = unsafe { column.load(lanes, row, block + index) };
+            sums[index] = lanes.fma(key, value, sums[index]);
+        }
+        row = row.wrapping_add(capacity);
+    }
+    sums
+}
+
+/// Sums over the frames of weight times value, for `DIMS` rows.
+///
+/// # Safety
+/// `DIMS` rows of the cache begin at `values`, and have as many blocks as `weights`.
+#[inline(always)]
+unsafe fn weigh<L: Lanes, const DIMS: usize>(
+    lanes: L,
+    column: Column<'_>,
+    weights: &[[f32; LANES]],
+    values: *const i8,
+    capacity: usize,
+) -> [f32; DIMS] {
+    let mut sums = [lanes.splat(0.0); DIMS];
+    for (block, weight) in weights.iter().enumerate() {
+        let weight = lanes.load(weight);
+        for dim in 0..DIMS {
+            // SAFETY: the caller's promise.
+            let value = unsafe { column.load(lanes, values.wrapping_add(dim * capacity), block) };
+            sums[dim] = lanes.fma(value, weight, sums[dim]);
+        }
+    }
+    let mut result = [0.0; DIMS];
+    for dim in 0..DIMS {
+        result[dim] = lanes.sum(sums[dim]);
+    }
+    result
+}
+
+impl Kernels {
+    /// Attention of one `query` `[heads * head_width]` over the first `frames` columns of `keys` and `values`: `out =
+    /// softmax(scale * query . key[t]) value[t]`, head by head.
+    ///
+    /// `probabilities` `[heads][capacity]` receives the softmax of each head, and zeros up to the next multiple of 16
+    /// frames. `scratch` is `[capacity]`.
+    ///
+    /// # Errors
+    /// When a number is out of its range, a slice is too short, or the caches differ in capacity.
+    #[expect(clippy::too_many_arguments, reason = "the operands of the operation, each with its own shape")]
+    pub fn attend_cached(
+        self,
+        shape: &AttentionShape,
+        query: &[f32],
+        keys: Cache<'_>,
+        values: Cache<'_>,
+        frames: usize,
+        probabilities: &mut [f32],
+        scratch: &mut [f32],
+        out: &mut [f32],
+    ) -> Result<(), KernelError> {
+        self.cached(shape, query, keys, values, frames, None, probabilities, scratch, out)
+    }
+
+    /// [`Self::attend_cached`] where frame `t` lies in column `positions[t]`: one hypothesis of several that share the
+    /// caches. The same bits where `positions[t] == t`.
+    ///
+    /// # Errors
+    /// Those of [`Self::attend_cached`], and when a position is not below the capacity.
+    #[expect(clippy::too_many_arguments, reason = "the operands of the operation, each with its own shape")]
+    pub fn attend_cached_gather(
+        self,
+        shape: &AttentionShape,
+        query: &[f32],
+        keys: Cache<'_>,
+        values: Cache<'_>,
+        positions: &[u16],
+        probabilities: &mut [f32],
+        scratch: &mut [f32],
+        out: &mut [f32],
+    ) -> Result<(), KernelError> {
+        let last = positions.iter().copied().max().unwrap_or(0).into();
+        KernelError::check_range("position", last, 0, keys.capacity.saturating_sub(1))?;
+        let frames = positions.len();
+        self.cached(shape, query, keys, values, frames, Some(positions), probabilities, scratch, out)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the operands of the operation, each with its own shape")]
+    fn cached(
+        self,
+        shape: &AttentionShape,
+        query: &[f32],
+        keys: Cache<'_>,
+        values: Cache<'_>,
+        frames: usize,
+        positions: Option<&[u16]>,
+        probabilities: &mut [f32],
+        scratch: &mut [f32],
+        out: &mut [f32],
+    ) -> Result<(), KernelError> {
+        let width = shape.width()?;
+        let capacity = keys.capacity;
+        check_cache(keys.values, keys.scales, capacity, shape.heads, width)?;
+        KernelError::check_range("capacity of the values", values.capacity, capacity, capacity)?;
+        check_cache(values.values, values.scales, capacity, shape.heads, width)?;
+        KernelError::check_range("frames", frames, 1, capacity)?;
+        let query = KernelError::prefix("query", query, width)?;
+        KernelError::check_rows("probabilities", probabilities.len(), shape.heads, capacity, capacity)?;
+        KernelError::check_rows("scratch", scratch.len(), 1, capacity, capacity)?;
+        let given = out.len();
+        let out = out.get_mut(..width).ok_or(KernelError::TooShort { name: "out", needed: width, given })?;
+        let shape = *shape;
+        self.run(AttendCached { shape, query, keys, values, frames, positions, probabilities, scratch, out });
+        Ok(())
+    }
+}

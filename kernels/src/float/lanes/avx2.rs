@@ -1,0 +1,195 @@
+//! Sixteen lanes as two AVX vectors.
+
+use core::arch::x86_64::*;
+
+use super::{LANES, Lanes, Operation};
+
+/// Exists only where AVX2 and FMA do: [`run`] makes it.
+#[derive(Clone, Copy)]
+pub(super) struct Avx2(());
+
+/// Lanes 0..8 and 8..16.
+type Vectors = [__m256; 2];
+
+/// # Safety
+/// The features exist.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn run<O: Operation>(operation: O) -> O::Output {
+    // Five sums of two registers, one operand of two and one broadcast value: 13 of 16.
+    operation.run::<Avx2, 5, 1>(Avx2(()))
+}
+
+macro_rules! avx2 {
+    ($($code:tt)*) => {{
+        // SAFETY: an `Avx2` exists only where the features do; pointers come from array references of the length
+        // read.
+        unsafe { $($code)* }
+    }};
+}
+
+/// One instruction on each of the two vectors.
+macro_rules! each {
+    ($function:ident $(::<$constant:tt>)? ($($operand:expr),*)) => {
+        avx2!([$function $(::<$constant>)? ($($operand[0]),*), $function $(::<$constant>)? ($($operand[1]),*)])
+    };
+}
+
+impl Lanes for Avx2 {
+    type F = Vectors;
+    type Quad = [f32; 4];
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Vectors {
+        [avx2!(_mm256_set1_ps(value)); 2]
+    }
+
+    #[inline(always)]
+    fn load(self, values: &[f32; LANES]) -> Vectors {
+        avx2!([_mm256_loadu_ps(values.as_ptr()), _mm256_loadu_ps(values.as_ptr().add(8))])
+    }
+
+    #[inline(always)]
+    fn store(self, vector: Vectors, values: &mut [f32; LANES]) {
+        avx2! {
+            _mm256_storeu_ps(values.as_mut_ptr(), vector[0]);
+            _mm256_storeu_ps(values.as_mut_ptr().add(8), vector[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn load_bytes(self, values: &[i8; LANES]) -> Vectors {
+        avx2! {
+            let bytes = _mm_loadu_si128(values.as_ptr().cast());
+            [
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
+                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes))),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn to_bytes(self, vector: Vectors) -> [i8; LANES] {
+        let integers = each!(_mm256_cvtps_epi32(vector));
+        let mut bytes = [0; LANES];
+        avx2! {
+            // Packing works within 128-bit halves; the permutation puts its quarters in order.
+            let words = _mm256_packs_epi32(integers[0], integers[1]);
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+            let packed = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(bytes.as_mut_ptr().cast(), packed);
+        }
+        bytes
+    }
+
+    #[inline(always)]
+    fn load_twice(self, values: &[f32; LANES / 2]) -> Vectors {
+        avx2! {
+            let all = _mm256_loadu_ps(values.as_ptr());
+            [
+                _mm256_permutevar8x32_ps(all, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)),
+                _mm256_permutevar8x32_ps(all, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn swap_pairs(self, vector: Vectors) -> Vectors {
+        each!(_mm256_permute_ps::<0b10_11_00_01>(vector))
+    }
+
+    #[inline(always)]
+    fn add(self, a: Vectors, b: Vectors) -> Vectors {
+        each!(_mm256_add_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Vectors, b: Vectors) -> Vectors {
+        each!(_mm256_sub_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Vectors, b: Vectors) -> Vectors {
+        each!(_mm256_mul_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn div(self, a: Vectors, b: Vectors) -> Vectors {
+        each!(_mm256_div_ps(a, b))
+    }
+
+    #[inline(always)]
+    fn fma(self, a: Vectors, b: Vectors, c: Vectors) -> Vectors {
+        each!(_mm256_fmadd_ps(a, b, c))
+    }
+
+    #[inline(always)]
+    fn fnma(self, a: Vectors, b: Vectors, c: Vectors) -> Vectors {
+        each!(_mm256_fnmadd_ps(a, b, c))
+    }
+
+    #[inline(always)]
+    fn abs(self, a: Vectors) -> Vectors {
+        let sign = self.splat(-0.0);
+        each!(_mm256_andnot_ps(sign, a))
+    }
+
+    #[inline(always)]
+    fn max(self, bound: Vectors, value: Vectors) -> Vectors {
+        // The instruction returns its second operand when one is NaN.
+        each!(_mm256_max_ps(bound, value))
+    }
+
+    #[inline(always)]
+    fn min(self, bound: Vectors, value: Vectors) -> Vectors {
+        each!(_mm256_min_ps(bound, value))
+    }
+
+    #[inline(always)]
+    fn where_less(self, a: Vectors, b: Vectors, then: Vectors, otherwise: Vectors) -> Vectors {
+        let less = each!(_mm256_cmp_ps::<_CMP_LT_OQ>(a, b));
+        each!(_mm256_blendv_ps(otherwise, then, less))
+    }
+
+    #[inline(always)]
+    fn any_greater(self, a: Vectors, b: Vectors) -> bool {
+        let greater = each!(_mm256_cmp_ps::<_CMP_GT_OQ>(a, b));
+        avx2!(_mm256_movemask_ps(_mm256_or_ps(greater[0], greater[1])) != 0)
+    }
+
+    #[inline(always)]
+    fn bits_to_exponent(self, a: Vectors) -> Vectors {
+        let bits = each!(_mm256_castps_si256(a));
+        let bits = each!(_mm256_slli_epi32::<23>(bits));
+        each!(_mm256_castsi256_ps(bits))
+    }
+
+    #[inline(always)]
+    fn sum(self, a: Vectors) -> f32 {
+        avx2! {
+            let eight = _mm256_add_ps(a[0], a[1]);
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    #[inline(always)]
+    fn largest(self, a: Vectors) -> f32 {
+        avx2! {
+            let eight = _mm256_max_ps(a[0], a[1]);
+            let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+
+    #[inline(always)]
+    fn quad(self, values: &[f32; 4]) -> [f32; 4] {
+        *values
+    }
+
+    #[inline(always)]
+    fn fma_quad<const LANE: i32>(self, a: Vectors, quad: [f32; 4], c: Vectors) -> Vectors {
+        self.fma(a, self.splat(quad[LANE as usize]), c)
+    }
+}

@@ -1,0 +1,132 @@
+//! A vector of exactly 16 f32 lanes on every instruction set.
+//!
+//! [`Lanes`] has only operations that IEEE 754 defines to the last bit, so that a function written once over
+//! it gives the same bits everywhere; reductions follow one tree. The type that implements it is a token: a
+//! value of it proves that the instructions exist, which is why its methods are safe.
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+mod scalar;
+
+use crate::{InstructionSet, Kernels};
+
+/// Lanes in a vector.
+pub(crate) const LANES: usize = 16;
+
+/// The instructions of one vector type. `F` is 16 f32 lanes, `Quad` four scalars that are multiplied with
+/// whole vectors.
+pub(crate) trait Lanes: Copy {
+    /// Sixteen f32.
+    type F: Copy;
+    /// Four consecutive f32, kept where [`Self::fma_quad`] finds them at no cost.
+    type Quad: Copy;
+
+    /// `value` in every lane.
+    fn splat(self, value: f32) -> Self::F;
+    /// Lane `i` is `values[i]`.
+    fn load(self, values: &[f32; LANES]) -> Self::F;
+    /// The inverse of [`Self::load`].
+    fn store(self, vector: Self::F, values: &mut [f32; LANES]);
+    /// Lane `i` is `values[i]`, exactly.
+    fn load_bytes(self, values: &[i8; LANES]) -> Self::F;
+    /// The nearest integers, ties to even. Every lane lies in -128..=127 before.
+    fn to_bytes(self, vector: Self::F) -> [i8; LANES];
+    /// Lanes `2 i` and `2 i + 1` are `values[i]`.
+    fn load_twice(self, values: &[f32; LANES / 2]) -> Self::F;
+    /// Exchanges lanes `2 i` and `2 i + 1`.
+    fn swap_pairs(self, vector: Self::F) -> Self::F;
+
+    /// `a + b`.
+    fn add(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a - b`.
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b`.
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a / b`.
+    fn div(self, a: Self::F, b: Self::F) -> Self::F;
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `c - a * b`, rounded once.
+    fn fnma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F;
+    /// `|a|`.
+    fn abs(self, a: Self::F) -> Self::F;
+    /// The larger. NaN where `value` is NaN; where `bound` is NaN the result is one of the two. Zeros of
+    /// either sign count as equal.
+    fn max(self, bound: Self::F, value: Self::F) -> Self::F;
+    /// The smaller, with the cases of [`Self::max`].
+    fn min(self, bound: Self::F, value: Self::F) -> Self::F;
+    /// `then` where `a < b`, else `otherwise`, which NaN selects too.
+    fn where_less(self, a: Self::F, b: Self::F, then: Self::F, otherwise: Self::F) -> Self::F;
+    /// Whether `a > b` in some lane.
+    fn any_greater(self, a: Self::F, b: Self::F) -> bool;
+    /// The bits of each lane, shifted left by 23: the last eight bits become the exponent.
+    fn bits_to_exponent(self, a: Self::F) -> Self::F;
+
+    /// The sum, as a tree: lanes 8 apart, then 4, 2, 1.
+    fn sum(self, a: Self::F) -> f32;
+    /// The largest lane, with the cases of [`Self::max`].
+    fn largest(self, a: Self::F) -> f32;
+
+    /// Four scalars.
+    fn quad(self, values: &[f32; 4]) -> Self::Quad;
+    /// `a * quad[LANE] + c`, rounded once.
+    fn fma_quad<const LANE: i32>(self, a: Self::F, quad: Self::Quad, c: Self::F) -> Self::F;
+
+    /// The first lanes from `values`, `fill` in the others.
+    #[inline(always)]
+    fn load_part(self, values: &[f32], fill: f32) -> Self::F {
+        let mut block = [fill; LANES];
+        for (lane, value) in block.iter_mut().zip(values) {
+            *lane = *value;
+        }
+        self.load(&block)
+    }
+
+    /// The first lanes to `values`.
+    #[inline(always)]
+    fn store_part(self, vector: Self::F, values: &mut [f32]) {
+        let mut block = [0.0; LANES];
+        self.store(vector, &mut block);
+        for (value, lane) in values.iter_mut().zip(block) {
+            *value = lane;
+        }
+    }
+}
+
+/// A function over [`Lanes`] with its arguments: what [`Kernels::run`] instantiates for each instruction set.
+/// `run` and all that it calls must be `#[inline(always)]`, so that it is compiled with the instructions.
+pub(crate) trait Operation {
+    /// Its result.
+    type Output;
+    /// Carries it out. The registers hold `TILE` sums of 16 lanes beside one operand, and `4 QUADS` beside `QUADS` quads.
+    fn run<L: Lanes, const TILE: usize, const QUADS: usize>(self, lanes: L) -> Self::Output;
+}
+
+impl Kernels {
+    /// Carries out `operation` with the vectors of this instruction set.
+    #[inline]
+    pub(crate) fn run<O: Operation>(self, operation: O) -> O::Output {
+        match self.instruction_set() {
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::I8mm | InstructionSet::Dotprod | InstructionSet::Neon => {
+                // SAFETY: `Kernels` proves the instructions.
+                unsafe { neon::run(operation) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx512Vnni => {
+                // SAFETY: `Kernels` proves the instructions.
+                unsafe { avx512::run(operation) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            InstructionSet::Avx2 => {
+                // SAFETY: `Kernels` proves the instructions.
+                unsafe { avx2::run(operation) }
+            }
+            _ => scalar::run(operation),
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Sixteen lanes in plain Rust: the reference.
+
+use super::{LANES, Lanes, Operation};
+
+/// Always there.
+#[derive(Clone, Copy)]
+pub(super) struct Scalar;
+
+pub(super) fn run<O: Operation>(operation: O) -> O::Output {
+    operation.run::<Scalar, 4, 1>(Scalar)
+}
+
+fn map2(a: [f32; LANES], b: [f32; LANES], function: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
+    let mut result = a;
+    for (lane, value) in result.iter_mut().zip(b) {
+        *lane = function(*lane, value);
+    }
+    result
+}
+
+/// Joins lanes 8 apart, then 4, 2, 1.
+fn reduce(mut a: [f32; LANES], function: impl Fn(f32, f32) -> f32) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            a[lane] = function(a[lane], a[lane + half]);
+        }
+    }
+    a[0]
+}
+
+fn larger(bound: f32, value: f32) -> f32 {
+    if bound > value { bound } else { value }
+}
+
+impl Lanes for Scalar {
+    type F = [f32; LANES];
+    type Quad = [f32; 4];
+
+    fn splat(self, value: f32) -> Self::F {
+        [value; LANES]
+    }
+
+    fn load(self, values: &[f32; LANES]) -> Self::F {
+        *values
+    }
+
+    fn store(self, vector: Self::F, values: &mut [f32; LANES]) {
+        *values = vector;
+    }
+
+    fn load_bytes(self, values: &[i8; LANES]) -> Self::F {
+        values.map(f32::from)
+    }
+
+    fn to_bytes(self, vector: Self::F) -> [i8; LANES] {
+        vector.map(|value| libm::rintf(value) as i8)
+    }
+
+    fn load_twice(self, values: &[f32; LANES / 2]) -> Self::F {
+        core::array::from_fn(|lane| values[lane / 2])
+    }
+
+    fn swap_pairs(self, vector: Self::F) -> Self::F {
+        core::array::from_fn(|lane| vector[lane ^ 1])
+    }
+
+    fn add(self, a: Self::F, b: Self::F) -> Self::F {
+        map2(a, b, |a, b| a + b)
+    }
+
+    fn sub(self, a: Self::F, b: Self::F) -> Self::F {
+        map2(a, b, |a, b| a - b)
+    }
+
+    fn mul(self, a: Self::F, b: Self::F) -> Self::F {
+        map2(a, b, |a, b| a * b)
+    }
+
+    fn div(self, a: Self::F, b: Self::F) -> Self::F {
+        map2(a, b, |a, b| a / b)
+    }
+
+    fn fma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        core::array::from_fn(|lane| libm::fmaf(a[lane], b[lane], c[lane]))
+    }
+
+    fn fnma(self, a: Self::F, b: Self::F, c: Self::F) -> Self::F {
+        core::array::from_fn(|lane| libm::fmaf(-a[lane], b[lane], c[lane]))
+    }
+
+    fn abs(self, a: Self::F) -> Self::F {
+        a.map(f32::abs)
+    }
+
+    fn max(self, bound: Self::F, value: Self::F) -> Self::F {
+        map2(bound, value, larger)
+    }
+
+    fn min(self, bound: Self::F, value: Self::F) -> Self::F {
+        map2(bound, value, |bound, value| if bound < value { bound } else { value })
+    }
+
+    fn where_less(self, a: Self::F, b: Self::F, then: Self::F, otherwise: Self::F) -> Self::F {
+        core::array::from_fn(|lane| if a[lane] < b[lane] { then[lane] } else { otherwise[lane] })
+    }
+
+    fn any_greater(self, a: Self::F, b: Self::F) -> bool {
+        a.iter().zip(b).any(|(a, b)| *a > b)
+    }
+
+    fn bits_to_exponent(self, a: Self::F) -> Self::F {
+        a.map(|value| f32::from_bits(value.to_bits() << 23))
+    }
+
+    fn sum(self, a: Self::F) -> f32 {
+        reduce(a, |a, b| a + b)
+    }
+
+    fn largest(self, a: Self::F) -> f32 {
+        reduce(a, larger)
+    }
+
+    fn quad(self, values: &[f32; 4]) -> Self::Quad {
+        *values
+    }
+
+    fn fma_quad<const LANE: i32>(self, a: Self::F, quad: Self::Quad, c: Self::F) -> Self::F {
+        self.fma(a, [quad[LANE as usize]; LANES], c)
+    }
+}

@@ -1,0 +1,27 @@
+//! Float operations around the int8 products, written once over [`lanes::Lanes`].
+//!
+//! Every operation gives the same bits on every instruction set, scalar included; only the sign and payload of
+//! a NaN may differ. Nothing here fails on infinite or NaN values.
+#![expect(
+    clippy::needless_range_loop,
+    reason = "tiles of registers are arrays with constant indices, written as what they are"
+)]
+
+mod activation;
+mod attention;
+mod cached_attention;
+mod embedding;
+mod exponential;
+mod key_value_cache;
+mod lanes;
+mod layer_norm;
+mod matmul;
+mod rotary;
+mod softmax;
+mod tile;
+
+pub use attention::{AttentionShape, MAX_HEAD_WIDTH, Rows, attend_scratch};
+pub use cached_attention::Cache;
+pub use embedding::dequantize_row;
+pub use key_value_cache::CacheMut;
+pub use softmax::{MAX_TOP, Peak, Scored};
