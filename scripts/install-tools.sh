@@ -24,6 +24,9 @@ if [[ ! -d $(rustc --print target-libdir --target aarch64-unknown-linux-gnu) ]];
     package "$(installed rust-web-src)" rust-web-src
     package "$(installed libstd-rust-web-dev:arm64)" libstd-rust-web-dev:arm64
 fi
+if ! cargo deny --version >/dev/null 2>&1; then
+    package "python3 -m ensurepip --version" python3-venv
+fi
 if grep -q '^name = "alsa-sys"$' Cargo.lock; then
     package "$(installed libasound2-dev)" libasound2-dev pkg-config
 fi
