@@ -25,3 +25,6 @@ pub use cached_attention::Cache;
 pub use embedding::dequantize_row;
 pub use key_value_cache::CacheMut;
 pub use softmax::{MAX_TOP, Peak, Scored};
+
+#[cfg(test)]
+mod tests;
