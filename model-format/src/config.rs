@@ -132,6 +132,7 @@ pub const MAX_VOCABULARY: u32 = 1 << 20;
 pub const MAX_CONVOLUTIONS: u32 = 8;
 
 impl Config {
+    #[cfg(feature = "pack")]
     pub(crate) const LENGTH: usize = 160;
 
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Rule> {

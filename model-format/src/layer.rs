@@ -28,6 +28,7 @@ impl LayerKind {
     pub(crate) const ALL: [LayerKind; 5] =
         [Self::Convolution, Self::EncoderBlock, Self::EncoderNorm, Self::DecoderBlock, Self::Output];
 
+    #[cfg(feature = "pack")]
     pub(crate) fn code(self) -> u32 {
         self as u32 + 1
     }
@@ -111,6 +112,7 @@ impl Role {
         Self::Vocabulary,
     ];
 
+    #[cfg(feature = "pack")]
     pub(crate) fn code(self) -> u16 {
         self as u16 + 1
     }
@@ -153,6 +155,7 @@ pub enum Part {
 impl Part {
     pub(crate) const ALL: [Part; 2] = [Self::Weight, Self::Bias];
 
+    #[cfg(feature = "pack")]
     pub(crate) fn code(self) -> u16 {
         self as u16 + 1
     }

@@ -22,18 +22,18 @@ compile_error!("model files are little-endian and are used in place: big-endian 
 #[cfg(feature = "pack")]
 extern crate std;
 
-mod block;
-mod config;
 mod error;
 mod fields;
-mod layer;
+mod section;
+mod config;
 mod matrix;
+mod tensor;
+mod layer;
+mod block;
+mod text;
 mod model;
 #[cfg(feature = "pack")]
 pub mod pack;
-mod section;
-mod tensor;
-mod text;
 
 pub use block::{Attention, Convolution, DecoderBlock, EncoderBlock, FeedForward, Linear, Norm, OutputHead};
 pub use config::{Activation, Config, FrontendConfig, FrontendKind, Positions, StackConfig, Tokens};

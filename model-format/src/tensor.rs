@@ -32,6 +32,7 @@ impl TensorKind {
     pub(crate) const ALL: [TensorKind; 5] =
         [Self::Vector, Self::HalfVector, Self::Float, Self::Int8, Self::Int4];
 
+    #[cfg(feature = "pack")]
     pub(crate) fn code(self) -> u8 {
         self as u8 + 1
     }

@@ -1,15 +1,47 @@
 //! The Kinglet recogniser.
+//!
+//! ```text
+//! samples -> Segmenter -> frontend -> encoder -> cross-attention caches -> search over the decoder -> alignment -> Transcript
+//!            (voice       (convo-                                          (greedy or beam,            (times of
+//!             activity)    lutions)                                         one token a step)           words)
+//! ```
+//!
+//! [`Transcriber`] recognises one utterance; [`Recognizer`] cuts a stream into utterances and recognises each. Both
+//! live in one region of memory that the caller gives once; [`memory_required`] says how large it must be.
+//!
+//! This crate opens no file, starts no thread, asks for no time and allocates nothing: audio is pushed, text is
+//! polled, and the same samples give the same text whatever the chunks and the processor.
 #![no_std]
 #![forbid(unsafe_code)]
 
-#[cfg(feature = "std")]
+#[cfg(any(test, feature = "std"))]
 extern crate std;
 
-mod segmenter;
+mod error;
+mod region;
+mod sizes;
+mod project;
 mod voice_activity;
+mod segmenter;
+mod frontend;
+mod rotary;
+mod encoder;
+mod decoder;
+mod repetition;
+mod search;
+mod alignment;
+mod transcript;
+mod transcriber;
+mod recognizer;
 
+pub use error::Error;
+pub use recognizer::{Recognizer, Utterance, memory_required, quantize_sample};
+pub use region::Buffer;
 pub use segmenter::{Pushed, Segment, Segmenter, SegmenterConfig};
+pub use sizes::Limits;
+pub use transcriber::{Stage, Transcriber, list_buffers, transcriber_memory};
+pub use transcript::{Transcript, Word};
 pub use voice_activity::{FRAME_SAMPLES, FrameActivity, VoiceActivity};
 
-/// Samples a second of all audio here: mono, `f32` in `[-1, 1]`.
+/// Samples a second of all audio here, mono.
 pub const SAMPLE_RATE: u32 = 16_000;

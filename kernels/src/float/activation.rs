@@ -72,11 +72,10 @@ impl Operation for Add<'_> {
     }
 }
 
-/// `out = silu(gate) * up`; all three have one length.
+/// `up = silu(gate) * up`; both have one length.
 struct SiluMul<'a> {
     gate: &'a [f32],
-    up: &'a [f32],
-    out: &'a mut [f32],
+    up: &'a mut [f32],
 }
 
 impl Operation for SiluMul<'_> {
@@ -85,14 +84,13 @@ impl Operation for SiluMul<'_> {
     #[inline(always)]
     fn run<L: Lanes, const TILE: usize, const QUADS: usize>(self, lanes: L) {
         let (gates, gate_rest) = self.gate.as_chunks::<LANES>();
-        let (ups, up_rest) = self.up.as_chunks::<LANES>();
-        let (outs, out_rest) = self.out.as_chunks_mut::<LANES>();
-        for ((gate, up), out) in gates.iter().zip(ups).zip(outs) {
-            lanes.store(silu_mul(lanes, lanes.load(gate), lanes.load(up)), out);
+        let (ups, up_rest) = self.up.as_chunks_mut::<LANES>();
+        for (gate, up) in gates.iter().zip(ups) {
+            lanes.store(silu_mul(lanes, lanes.load(gate), lanes.load(up)), up);
         }
-        if !out_rest.is_empty() {
+        if !up_rest.is_empty() {
             let (gate, up) = (lanes.load_part(gate_rest, 0.0), lanes.load_part(up_rest, 0.0));
-            lanes.store_part(silu_mul(lanes, gate, up), out_rest);
+            lanes.store_part(silu_mul(lanes, gate, up), up_rest);
         }
     }
 }
@@ -134,14 +132,13 @@ impl Kernels {
         Ok(())
     }
 
-    /// `out[i] = gate[i] / (1 + e^-gate[i]) * up[i]`: the gate of SwiGLU.
+    /// `up[i] *= gate[i] / (1 + e^-gate[i])`: the gate of SwiGLU.
     ///
     /// # Errors
-    /// When `gate` or `up` is shorter than `out`.
-    pub fn silu_mul(self, gate: &[f32], up: &[f32], out: &mut [f32]) -> Result<(), KernelError> {
-        let gate = KernelError::prefix("gate", gate, out.len())?;
-        let up = KernelError::prefix("up", up, out.len())?;
-        self.run(SiluMul { gate, up, out });
+    /// When `gate` is shorter than `up`.
+    pub fn silu_mul(self, gate: &[f32], up: &mut [f32]) -> Result<(), KernelError> {
+        let gate = KernelError::prefix("gate", gate, up.len())?;
+        self.run(SiluMul { gate, up });
         Ok(())
     }
 }

@@ -54,8 +54,9 @@ fn gelu_is_within_1e_6() {
 #[test]
 fn silu_is_within_4e_7_relative() {
     let silu = |x: &mut [f32]| {
-        let (gate, up) = (x.to_vec(), std::vec![1.0; x.len()]);
-        assert_eq!(fastest().silu_mul(&gate, &up, x), Ok(()));
+        let gate = x.to_vec();
+        x.fill(1.0);
+        assert_eq!(fastest().silu_mul(&gate, x), Ok(()));
     };
     let relative =
         |x: f64, y: f64| (y - x / (1.0 + libm::exp(-x))).abs() / (x.abs() / (1.0 + libm::exp(-x)) + 1e-40);
@@ -87,8 +88,8 @@ fn extremes_have_their_documented_results() {
         assert_eq!(apply(Kernels::relu, -3.0), 0.0);
         assert_eq!(apply(Kernels::relu, 3.0), 3.0);
         assert!(apply(Kernels::relu, f32::NAN).is_nan());
-        let mut out = [7.0; 3];
-        assert_eq!(kernels.silu_mul(&[f32::NEG_INFINITY, -1e30, f32::INFINITY], &[1.0; 3], &mut out), Ok(()));
+        let mut out = [1.0; 3];
+        assert_eq!(kernels.silu_mul(&[f32::NEG_INFINITY, -1e30, f32::INFINITY], &mut out), Ok(()));
         assert!(out[0].abs() < 1e-36 && out[1].abs() < 1e-36 && out[2] == f32::INFINITY, "{out:?}");
         for mut value in awkward() {
             kernels.exp(core::slice::from_mut(&mut value));

@@ -1,0 +1,45 @@
+//! Everything that can go wrong in the recogniser.
+
+use kinglet_kernels::KernelError;
+use thiserror::Error;
+
+/// Why an utterance cannot be recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The caller's region is smaller than [`memory_required`](crate::memory_required) says.
+    #[error("the memory region has {given} bytes, this model and these limits need {needed}")]
+    RegionTooSmall {
+        /// Bytes needed.
+        needed: usize,
+        /// Bytes given.
+        given: usize,
+    },
+    /// A limit lies outside what this program can do.
+    #[error("limit `{name}` must lie between {least} and {most}")]
+    Limit {
+        /// The limit.
+        name: &'static str,
+        /// Smallest value.
+        least: u32,
+        /// Largest value.
+        most: u32,
+    },
+    /// The audio is longer than the limit that the memory was reckoned for.
+    #[error("the utterance has {samples} samples, the limit is {limit}: cut it or raise `utterance_seconds`")]
+    UtteranceTooLong {
+        /// Samples given.
+        samples: usize,
+        /// Samples allowed.
+        limit: usize,
+    },
+    /// The model needs something that this version does not run.
+    #[error("this version cannot run a model with {0}")]
+    Unsupported(&'static str),
+    /// The memory for these limits does not fit this machine's addresses.
+    #[error("the memory for these limits does not fit this machine's addresses: lower `utterance_seconds`")]
+    TooLarge,
+    /// A kernel refused its arguments; no input leads here, so this is a defect worth reporting.
+    #[error("internal error: {0}")]
+    Kernel(#[from] KernelError),
+}

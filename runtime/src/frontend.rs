@@ -1,0 +1,195 @@
+//! Samples to encoder frames: strided convolutions, each a matrix product over overlapping rows.
+//!
+//! The chain runs [`FRONTEND_FRAMES`] output frames at a time, so that the long, wide results in the middle never
+//! exist whole. A group norm needs the mean and variance of all frames of its convolution: one extra pass up to
+//! that convolution finds them.
+
+use crate::error::Error;
+use crate::project::{Input, part, part_mut, prefix, prefix_mut};
+use crate::region::buffers;
+use crate::sizes::{FRONTEND_FRAMES, ROWS, Sizes, input_frames, output_frames};
+use kinglet_kernels::Kernels;
+use kinglet_model_format::{Activation, Convolution, Model};
+
+buffers! {
+    /// Working memory of the frontend.
+    FrontendBuffers(sizes: Sizes) phase "frontend" {
+        /// Samples of one step.
+        samples: [f32; sizes.step_samples],
+        /// Results of the convolutions at even positions.
+        even: [f32; sizes.convolution_even],
+        /// Results of the convolutions at odd positions.
+        odd: [f32; sizes.convolution_odd],
+        /// `[ROWS, inputs]` quantized.
+        rows: [i8; Kernels::quantized_bytes(ROWS, sizes.convolution_inputs)],
+        /// `[ROWS]`.
+        row_scales: [f32; ROWS],
+    }
+}
+
+/// Most convolutions of a frontend, as the format states.
+const MAX_CONVOLUTIONS: usize = 8;
+
+/// Mean and one over the standard deviation of a convolution's result.
+#[derive(Clone, Copy)]
+struct Statistics {
+    mean: f32,
+    scale: f32,
+}
+
+struct Frontend<'m, 's, 'b> {
+    kernels: Kernels,
+    convolutions: [Option<Convolution<'m>>; MAX_CONVOLUTIONS],
+    statistics: [Option<Statistics>; MAX_CONVOLUTIONS],
+    samples: &'s [i16],
+    buffers: FrontendBuffers<'b>,
+}
+
+/// Computes the encoder's input `[frames, width]` and returns the number of frames, at least one: audio shorter
+/// than the frontend's window is taken as if silence followed.
+pub(crate) fn run(
+    kernels: Kernels,
+    model: &Model<'_>,
+    samples: &[i16],
+    buffers: FrontendBuffers<'_>,
+    states: &mut [f32],
+) -> Result<usize, Error> {
+    let mut convolutions = [None; MAX_CONVOLUTIONS];
+    for (slot, convolution) in convolutions.iter_mut().zip(model.convolutions()) {
+        *slot = Some(convolution);
+    }
+    let statistics = [None; MAX_CONVOLUTIONS];
+    let mut frontend = Frontend { kernels, convolutions, statistics, samples, buffers };
+    for index in 0..MAX_CONVOLUTIONS {
+        frontend.measure(index)?;
+    }
+    let last = model.config().frontend.convolutions.saturating_sub(1);
+    let frames = frontend.frames(last);
+    let width = model.config().encoder.width;
+    let mut done = 0;
+    while done < frames {
+        let count = FRONTEND_FRAMES.min(frames - done);
+        frontend.step(last, done, count)?;
+        let result = prefix(frontend.result(last), count * width)?;
+        part_mut(states, done * width, count * width)?.copy_from_slice(result);
+        done += count;
+    }
+    Ok(frames)
+}
+
+impl Frontend<'_, '_, '_> {
+    /// Frames of convolution `index` over the whole utterance, at least one.
+    fn frames(&self, index: usize) -> usize {
+        let chain = self.convolutions.iter().take(index + 1).flatten();
+        chain.fold(self.samples.len(), |frames, convolution| output_frames(convolution, frames)).max(1)
+    }
+
+    /// Finds the statistics of convolution `index`, if a group norm follows it.
+    fn measure(&mut self, index: usize) -> Result<(), Error> {
+        let Some(Some(convolution)) = self.convolutions.get(index).copied() else { return Ok(()) };
+        if convolution.group_norm.is_none() {
+            return Ok(());
+        }
+        let frames = self.frames(index);
+        // Two lane-wise sums in f64: many small squares would vanish beside a large f32 sum.
+        let (mut sum, mut squares) = ([0.0f64; 8], [0.0f64; 8]);
+        let mut done = 0;
+        while done < frames {
+            let count = self.step_frames(index).min(frames - done);
+            self.step(index, done, count)?;
+            for values in prefix(self.result(index), count * convolution.outputs)?.chunks(8) {
+                for ((sum, squares), value) in sum.iter_mut().zip(&mut squares).zip(values) {
+                    let value = f64::from(*value);
+                    *sum += value;
+                    *squares += value * value;
+                }
+            }
+            done += count;
+        }
+        let count = (frames * convolution.outputs) as f64;
+        let mean = sum.iter().sum::<f64>() / count;
+        let variance = (squares.iter().sum::<f64>() / count - mean * mean).max(0.0);
+        let scale = 1.0 / libm::sqrt(variance + 1e-5);
+        if let Some(slot) = self.statistics.get_mut(index) {
+            *slot = Some(Statistics { mean: mean as f32, scale: scale as f32 });
+        }
+        Ok(())
+    }
+
+    /// Frames of convolution `index` that its buffer holds.
+    fn step_frames(&self, index: usize) -> usize {
+        let later = self.convolutions.iter().skip(index + 1).flatten();
+        let count = later.clone().count();
+        (0..count)
+            .rev()
+            .filter_map(|i| later.clone().nth(i))
+            .fold(FRONTEND_FRAMES, |frames, convolution| input_frames(convolution, frames))
+    }
+
+    fn result(&self, index: usize) -> &[f32] {
+        if index.is_multiple_of(2) { self.buffers.even } else { self.buffers.odd }
+    }
+
+    /// Computes frames `first .. first + count` of convolution `index` into its buffer.
+    fn step(&mut self, index: usize, first: usize, count: usize) -> Result<(), Error> {
+        let Some(Some(convolution)) = self.convolutions.get(index).copied() else { return Ok(()) };
+        let needed = input_frames(&convolution, count);
+        let first_input = first * convolution.stride;
+        if index == 0 {
+            self.fill_samples(first_input, needed)?;
+        } else {
+            self.step(index - 1, first_input, needed)?;
+        }
+        let FrontendBuffers { samples, even, odd, rows, row_scales } = &mut self.buffers;
+        let (source, result): (&[f32], &mut [f32]) = match (index, index % 2) {
+            (0, _) => (samples, even),
+            (_, 0) => (odd, even),
+            _ => (even, odd),
+        };
+        let stride = convolution.stride * convolution.inputs;
+        let inputs = convolution.kernel * convolution.inputs;
+        let outputs = convolution.outputs;
+        for start in (0..count).step_by(ROWS) {
+            let step = ROWS.min(count - start);
+            let length = (step - 1) * stride + inputs;
+            let source = part(source, start * stride, length)?;
+            let out = part_mut(result, start * outputs, step * outputs)?;
+            let input = Input::new(self.kernels, source, stride, step, inputs, rows, row_scales)?;
+            input.times(&convolution.linear, out, outputs)?;
+        }
+        let result = prefix_mut(result, count * outputs)?;
+        activate(self.kernels, convolution.activation, result);
+        let statistics = self.statistics.get(index).copied().flatten();
+        if let (Some(norm), Some(statistics)) = (convolution.group_norm, statistics) {
+            for frame in result.chunks_exact_mut(outputs) {
+                for (channel, value) in frame.iter_mut().enumerate() {
+                    let weight = norm.weight.get(channel).copied().unwrap_or(1.0);
+                    let bias = norm.bias.and_then(|bias| bias.get(channel)).copied().unwrap_or(0.0);
+                    *value = (*value - statistics.mean) * statistics.scale * weight + bias;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Samples `first .. first + count` as floats, zero beyond the end.
+    fn fill_samples(&mut self, first: usize, count: usize) -> Result<(), Error> {
+        let there = self.samples.get(first..).unwrap_or(&[]);
+        let out = prefix_mut(self.buffers.samples, count)?;
+        for (i, value) in out.iter_mut().enumerate() {
+            *value = there.get(i).map_or(0.0, |&sample| f32::from(sample) / 32768.0);
+        }
+        Ok(())
+    }
+}
+
+/// Applies an activation without a gate in place.
+pub(crate) fn activate(kernels: Kernels, activation: Activation, values: &mut [f32]) {
+    match activation {
+        Activation::Relu => kernels.relu(values),
+        Activation::Gelu => kernels.gelu(values),
+        Activation::Tanh => kernels.tanh(values),
+        // A gate is a second matrix; where there is one, its block applies it.
+        Activation::SwiGlu => {}
+    }
+}

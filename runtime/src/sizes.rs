@@ -1,0 +1,185 @@
+//! Every size that follows from a model and the caller's limits.
+
+use crate::SAMPLE_RATE;
+use crate::error::Error;
+use kinglet_model_format::{Activation, Convolution, FrontendKind, Matrix, Model};
+
+/// Frames that one step of the frontend makes.
+pub(crate) const FRONTEND_FRAMES: usize = 32;
+/// Rows that go through a matrix together, so that a weight that is read once serves them all.
+pub(crate) const ROWS: usize = 32;
+/// Most hypotheses of a beam.
+pub(crate) const MAX_BEAM: usize = 8;
+/// Tokens allowed for an utterance of no length: a short word and the end.
+const LEAST_TOKENS: usize = 8;
+
+/// What the caller asks memory for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// Longest utterance in seconds, 1 to 60. Memory grows with it.
+    pub utterance_seconds: f32,
+    /// Hypotheses that the search follows, 1 (greedy) to 8.
+    pub beam: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { utterance_seconds: 30.0, beam: 1 }
+    }
+}
+
+/// Sizes, all checked: every product of them fits the machine's addresses.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    /// Samples of the longest utterance.
+    pub(crate) samples: usize,
+    /// Encoder frames of the longest utterance.
+    pub(crate) frames: usize,
+    /// The same rounded up to whole vectors: the capacity of the cross-attention cache.
+    pub(crate) frame_capacity: usize,
+    /// Tokens of the longest transcript.
+    pub(crate) tokens: usize,
+    pub(crate) beam: usize,
+    /// Capacity of the self-attention cache: a column for each token of each hypothesis.
+    pub(crate) column_capacity: usize,
+    pub(crate) encoder_width: usize,
+    pub(crate) encoder_attention: usize,
+    pub(crate) encoder_feed_forward: usize,
+    pub(crate) encoder_head: usize,
+    pub(crate) encoder_gate: bool,
+    pub(crate) encoder_rotary: usize,
+    pub(crate) decoder_layers: usize,
+    pub(crate) decoder_width: usize,
+    pub(crate) decoder_heads: usize,
+    pub(crate) decoder_attention: usize,
+    pub(crate) decoder_feed_forward: usize,
+    pub(crate) decoder_gate: bool,
+    pub(crate) decoder_rotary: usize,
+    pub(crate) vocabulary: usize,
+    /// Samples that one step of the frontend reads.
+    pub(crate) step_samples: usize,
+    /// Values of the largest intermediate result of a frontend step, at even and odd positions of the chain.
+    pub(crate) convolution_even: usize,
+    pub(crate) convolution_odd: usize,
+    /// Longest row that a frontend convolution quantizes.
+    pub(crate) convolution_inputs: usize,
+    /// Longest piece of the vocabulary, in bytes.
+    pub(crate) piece: usize,
+}
+
+impl Sizes {
+    pub(crate) fn of(model: &Model<'_>, limits: &Limits) -> Result<Self, Error> {
+        let config = model.config();
+        check_supported(model)?;
+        if !(1.0..=60.0).contains(&limits.utterance_seconds) {
+            return Err(Error::Limit { name: "utterance_seconds", least: 1, most: 60 });
+        }
+        if !(1..=MAX_BEAM).contains(&limits.beam) {
+            return Err(Error::Limit { name: "beam", least: 1, most: MAX_BEAM as u32 });
+        }
+        let samples = (limits.utterance_seconds * SAMPLE_RATE as f32) as usize;
+        let mut frames = samples;
+        for convolution in model.convolutions() {
+            frames = output_frames(&convolution, frames);
+        }
+        if frames == 0 {
+            return Err(Error::Unsupported("a frontend that sees more than the longest utterance"));
+        }
+        let tokens = max_tokens(config.tokens.max_per_second, samples);
+        let mut sizes = Self {
+            samples,
+            frames,
+            frame_capacity: frames.next_multiple_of(16),
+            tokens,
+            beam: limits.beam,
+            column_capacity: (tokens * limits.beam).next_multiple_of(16),
+            encoder_width: config.encoder.width,
+            encoder_attention: config.encoder.attention_width(),
+            encoder_feed_forward: config.encoder.feed_forward,
+            encoder_head: config.encoder.head_width,
+            encoder_gate: config.encoder.activation == Activation::SwiGlu,
+            encoder_rotary: config.encoder.rotary_width,
+            decoder_layers: config.decoder.layers,
+            decoder_width: config.decoder.width,
+            decoder_heads: config.decoder.heads,
+            decoder_attention: config.decoder.attention_width(),
+            decoder_feed_forward: config.decoder.feed_forward,
+            decoder_gate: config.decoder.activation == Activation::SwiGlu,
+            decoder_rotary: config.decoder.rotary_width,
+            vocabulary: config.vocabulary,
+            step_samples: 0,
+            convolution_even: 0,
+            convolution_odd: 0,
+            convolution_inputs: 0,
+            piece: longest_piece(model),
+        };
+        sizes.add_frontend(model);
+        Ok(sizes)
+    }
+
+    /// Longest row that the encoder quantizes.
+    pub(crate) fn encoder_inputs(&self) -> usize {
+        self.encoder_width.max(self.encoder_attention).max(self.encoder_feed_forward)
+    }
+
+    /// Longest row that the decoder quantizes, the encoder's output among them.
+    pub(crate) fn decoder_inputs(&self) -> usize {
+        let own = self.decoder_width.max(self.decoder_attention).max(self.decoder_feed_forward);
+        own.max(self.encoder_width)
+    }
+
+    /// Walks the frontend backwards: what a step of the last convolution needs from each one before it.
+    fn add_frontend(&mut self, model: &Model<'_>) {
+        let count = model.config().frontend.convolutions;
+        let mut frames = FRONTEND_FRAMES;
+        for index in (0..count).rev() {
+            let Some(convolution) = model.convolutions().nth(index) else { break };
+            let values = frames.saturating_mul(convolution.outputs);
+            let largest = if index % 2 == 0 { &mut self.convolution_even } else { &mut self.convolution_odd };
+            *largest = values.max(*largest);
+            self.convolution_inputs = self.convolution_inputs.max(convolution.linear.weight.inputs());
+            frames = input_frames(&convolution, frames);
+        }
+        self.step_samples = frames;
+    }
+}
+
+/// Frames that a convolution makes of `frames` frames.
+pub(crate) fn output_frames(convolution: &Convolution<'_>, frames: usize) -> usize {
+    if frames < convolution.kernel { 0 } else { (frames - convolution.kernel) / convolution.stride + 1 }
+}
+
+/// Frames that a convolution needs to make `frames` frames, at least one.
+pub(crate) fn input_frames(convolution: &Convolution<'_>, frames: usize) -> usize {
+    frames.saturating_sub(1).saturating_mul(convolution.stride).saturating_add(convolution.kernel)
+}
+
+/// Tokens allowed for an utterance of `samples` samples.
+pub(crate) fn max_tokens(per_second: f32, samples: usize) -> usize {
+    let seconds = samples as f32 / SAMPLE_RATE as f32;
+    (libm::ceilf(seconds * per_second) as usize).max(LEAST_TOKENS)
+}
+
+fn longest_piece(model: &Model<'_>) -> usize {
+    let vocabulary = model.vocabulary();
+    (0..vocabulary.len() as u32).map(|token| vocabulary.piece(token).len()).max().unwrap_or(0)
+}
+
+fn check_supported(model: &Model<'_>) -> Result<(), Error> {
+    let config = model.config();
+    let FrontendKind::Waveform = config.frontend.kind;
+    if config.frontend.sample_rate != SAMPLE_RATE {
+        return Err(Error::Unsupported("another sample rate than 16 kHz"));
+    }
+    let only_int8 = |matrix: Matrix<'_>| matches!(matrix, Matrix::Int8(_));
+    for tensor in model.tensors().iter() {
+        if tensor.kind == kinglet_model_format::TensorKind::Int4 {
+            return Err(Error::Unsupported("int4 weights"));
+        }
+    }
+    let output = model.output();
+    if !only_int8(output.embedding) || !only_int8(output.vocabulary.weight) {
+        return Err(Error::Unsupported("an embedding that is not int8"));
+    }
+    Ok(())
+}

@@ -1,0 +1,238 @@
+//! One utterance at a time: samples in, words out.
+//!
+//! ```text
+//! region: | tables | result | shared: states ........... or decoder and search | phase: frontend or encoder or cross |
+//! ```
+//!
+//! The three phases of an utterance take turns in the same memory. The decoder begins when the cross-attention
+//! caches are full; from then on the encoder's states are not needed and their memory is the decoder's.
+
+use crate::alignment;
+use crate::decoder::{self, CrossBuffers, Decoder, DecoderBuffers};
+use crate::encoder::{self, EncoderBuffers, RotaryTables};
+use crate::error::Error;
+use crate::frontend::{self, FrontendBuffers};
+use crate::region::{Buffer, Region, buffers, bytes_of};
+use crate::rotary;
+use crate::search::{Found, Search, SearchBuffers};
+use crate::sizes::{Limits, Sizes, max_tokens};
+use crate::transcript::{self, Transcript, TranscriptBuffers};
+use crate::{SAMPLE_RATE, project::prefix_mut};
+use kinglet_kernels::Kernels;
+use kinglet_model_format::Model;
+
+buffers! {
+    /// Angles of rotary positions, `[positions, rotary width / 2]`.
+    TableBuffers(sizes: Sizes) phase "tables" {
+        encoder_cosines: [f32; sizes.frames * sizes.encoder_rotary / 2],
+        encoder_sines: [f32; sizes.frames * sizes.encoder_rotary / 2],
+        decoder_cosines: [f32; sizes.tokens * sizes.decoder_rotary / 2],
+        decoder_sines: [f32; sizes.tokens * sizes.decoder_rotary / 2],
+    }
+}
+
+/// A part of the work on an utterance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Convolutions over the waveform.
+    Frontend,
+    /// The encoder.
+    Encoder,
+    /// Keys and values of cross-attention.
+    CrossAttention,
+    /// The decoder and the search, token by token.
+    Decoder,
+    /// Times of words.
+    Alignment,
+    /// Nothing is left to do.
+    Done,
+}
+
+/// Recognises one utterance after the other in memory that it was given once.
+pub struct Transcriber<'m, 'r> {
+    model: Model<'m>,
+    kernels: Kernels,
+    sizes: Sizes,
+    tables: TableBuffers<'r>,
+    result: TranscriptBuffers<'r>,
+    shared: &'r mut [u8],
+    phase: &'r mut [u8],
+}
+
+/// Bytes that a [`Transcriber`] needs.
+///
+/// # Errors
+/// When a limit is out of range, or this version cannot run the model.
+pub fn transcriber_memory(model: &Model<'_>, limits: &Limits) -> Result<usize, Error> {
+    let sizes = Sizes::of(model, limits)?;
+    // The region itself may begin anywhere.
+    let slack = crate::region::ALIGNMENT;
+    let parts = [TableBuffers::bytes(&sizes), TranscriptBuffers::bytes(&sizes), shared_bytes(&sizes)];
+    let total = parts.into_iter().fold(phase_bytes(&sizes), usize::saturating_add).saturating_add(slack);
+    if total > isize::MAX as usize { Err(Error::TooLarge) } else { Ok(total) }
+}
+
+/// Calls `each` with every buffer: what `transcriber_memory` adds up, phase by phase.
+///
+/// # Errors
+/// As [`transcriber_memory`].
+pub fn list_buffers(model: &Model<'_>, limits: &Limits, each: &mut dyn FnMut(Buffer)) -> Result<(), Error> {
+    let sizes = Sizes::of(model, limits)?;
+    TableBuffers::list(&sizes, each);
+    TranscriptBuffers::list(&sizes, each);
+    FrontendBuffers::list(&sizes, each);
+    EncoderBuffers::list(&sizes, each);
+    CrossBuffers::list(&sizes, each);
+    DecoderBuffers::list(&sizes, each);
+    SearchBuffers::list(&sizes, each);
+    Ok(())
+}
+
+/// The encoder's states, and later decoder and search.
+fn shared_bytes(sizes: &Sizes) -> usize {
+    let states = bytes_of::<f32>(sizes.frames * sizes.encoder_width);
+    states.max(DecoderBuffers::bytes(sizes).saturating_add(SearchBuffers::bytes(sizes)))
+}
+
+fn phase_bytes(sizes: &Sizes) -> usize {
+    FrontendBuffers::bytes(sizes).max(EncoderBuffers::bytes(sizes)).max(CrossBuffers::bytes(sizes))
+}
+
+impl<'m, 'r> Transcriber<'m, 'r> {
+    /// Lays out `region`, which must have [`transcriber_memory`] bytes. Nothing is allocated, now or later.
+    ///
+    /// # Errors
+    /// When the region is too small, a limit is out of range, or this version cannot run the model.
+    pub fn new(
+        model: Model<'m>,
+        kernels: Kernels,
+        limits: Limits,
+        region: &'r mut [u8],
+    ) -> Result<Self, Error> {
+        let needed = transcriber_memory(&model, &limits)?;
+        if region.len() < needed {
+            return Err(Error::RegionTooSmall { needed, given: region.len() });
+        }
+        let sizes = Sizes::of(&model, &limits)?;
+        let mut region = Region::new(region);
+        let tables = TableBuffers::carve(region.take_bytes(TableBuffers::bytes(&sizes))?, &sizes)?;
+        let result = TranscriptBuffers::carve(region.take_bytes(TranscriptBuffers::bytes(&sizes))?, &sizes)?;
+        let shared = region.take_bytes(shared_bytes(&sizes))?;
+        let phase = region.take_bytes(phase_bytes(&sizes))?;
+        let (encoder, decoder) = (model.config().encoder, model.config().decoder);
+        rotary::fill(encoder.rotary_base, encoder.rotary_width, tables.encoder_cosines, tables.encoder_sines);
+        rotary::fill(decoder.rotary_base, decoder.rotary_width, tables.decoder_cosines, tables.decoder_sines);
+        Ok(Self { model, kernels, sizes, tables, result, shared, phase })
+    }
+
+    /// Longest utterance, in samples.
+    pub fn max_samples(&self) -> usize {
+        self.sizes.samples
+    }
+
+    /// Recognises an utterance: 16 kHz mono. No samples give no words.
+    ///
+    /// # Errors
+    /// When the utterance is longer than the limit.
+    pub fn transcribe(&mut self, samples: &[i16]) -> Result<Transcript<'_>, Error> {
+        self.transcribe_observed(samples, &mut |_| ())
+    }
+
+    /// [`transcribe`](Self::transcribe), telling `observer` when each stage begins.
+    ///
+    /// # Errors
+    /// As [`transcribe`](Self::transcribe).
+    pub fn transcribe_observed(
+        &mut self,
+        samples: &[i16],
+        observer: &mut dyn FnMut(Stage),
+    ) -> Result<Transcript<'_>, Error> {
+        let limit = self.sizes.samples;
+        if samples.len() > limit {
+            return Err(Error::UtteranceTooLong { samples: samples.len(), limit });
+        }
+        if samples.is_empty() {
+            return Ok(Transcript::empty());
+        }
+        let frames = self.encode(samples, observer)?;
+        let count = self.decode(samples.len(), frames, observer)?;
+        observer(Stage::Done);
+        let frame_seconds = frame_samples(&self.model) as f32 / SAMPLE_RATE as f32;
+        Ok(transcript::compose(&self.model.vocabulary(), &mut self.result, count, frame_seconds))
+    }
+
+    /// Frontend and encoder; the states are in `shared` afterwards.
+    fn encode(&mut self, samples: &[i16], observer: &mut dyn FnMut(Stage)) -> Result<usize, Error> {
+        let (kernels, model, sizes) = (self.kernels, &self.model, &self.sizes);
+        let states = Region::new(self.shared).take::<f32>(sizes.frames * sizes.encoder_width)?;
+        observer(Stage::Frontend);
+        let buffers = FrontendBuffers::carve(self.phase, sizes)?;
+        let frames = frontend::run(kernels, model, samples, buffers, states)?;
+        observer(Stage::Encoder);
+        let buffers = EncoderBuffers::carve(self.phase, sizes)?;
+        let rotary = RotaryTables { cosines: self.tables.encoder_cosines, sines: self.tables.encoder_sines };
+        encoder::run(kernels, model, rotary, frames, states, buffers)?;
+        Ok(frames)
+    }
+
+    /// Decoder, search and alignment; tokens, scores and spans are in `result` afterwards.
+    fn decode(
+        &mut self,
+        samples: usize,
+        frames: usize,
+        observer: &mut dyn FnMut(Stage),
+    ) -> Result<usize, Error> {
+        let (kernels, sizes, config) = (self.kernels, &self.sizes, self.model.config());
+        observer(Stage::CrossAttention);
+        let mut cross = CrossBuffers::carve(self.phase, sizes)?;
+        let states = Region::new(self.shared).take::<f32>(sizes.frames * sizes.encoder_width)?;
+        decoder::fill_cross(kernels, &self.model, frames, sizes, states, &mut cross)?;
+        observer(Stage::Decoder);
+        let mut region = Region::new(self.shared);
+        let buffers = DecoderBuffers::carve(region.take_bytes(DecoderBuffers::bytes(sizes))?, sizes)?;
+        let search_buffers = SearchBuffers::carve(region.take_bytes(SearchBuffers::bytes(sizes))?, sizes)?;
+        let rotary = RotaryTables { cosines: self.tables.decoder_cosines, sines: self.tables.decoder_sines };
+        let mut decoder = Decoder::new(kernels, self.model, rotary, frames, sizes, cross, buffers);
+        let search = Search {
+            kernels,
+            buffers: search_buffers,
+            beam: sizes.beam,
+            capacity: sizes.tokens,
+            begin: config.tokens.begin,
+            end: config.tokens.end,
+        };
+        let allowed = max_tokens(config.tokens.max_per_second, samples);
+        let found = search.run(&mut decoder, allowed)?;
+        observer(Stage::Alignment);
+        let (attention, sums) = decoder.into_attention();
+        store_result(&found, attention, sums, frames, sizes.frame_capacity, &mut self.result)
+    }
+}
+
+/// Copies tokens and scores out of the search and aligns them.
+fn store_result(
+    found: &Found<'_>,
+    attention: &mut [u8],
+    sums: &mut [f32],
+    frames: usize,
+    capacity: usize,
+    result: &mut TranscriptBuffers<'_>,
+) -> Result<usize, Error> {
+    let count = found.path.len().saturating_sub(1);
+    let column = |index: usize| found.path.get(index).map_or(0, |&column| usize::from(column));
+    for index in 0..count {
+        let own = column(index + 1);
+        if let (Some(token), Some(score)) = (result.tokens.get_mut(index), result.scores.get_mut(index)) {
+            *token = found.column_tokens.get(own).copied().unwrap_or(0);
+            *score = found.column_scores.get(own).copied().unwrap_or(0.0);
+        }
+    }
+    let spans = prefix_mut(result.spans, count)?;
+    alignment::align(attention, capacity, frames, &column, sums, spans);
+    Ok(count)
+}
+
+/// Samples from one encoder frame to the next.
+fn frame_samples(model: &Model<'_>) -> usize {
+    model.convolutions().fold(1, |samples, convolution| samples.saturating_mul(convolution.stride))
+}
