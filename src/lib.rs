@@ -4,8 +4,10 @@
 //! file -> audio (16 kHz mono) -> runtime (segments, words) -> output (text, JSON, SRT, WebVTT)
 //! ```
 //!
-//! This crate is what surrounds the recogniser on a machine with files: it decodes audio and writes transcripts. The
-//! recogniser itself is in `kinglet-runtime`, which opens nothing and allocates nothing.
+//! This crate is what surrounds the recogniser on a machine with files: it finds the model, decodes audio and writes
+//! transcripts. The recogniser itself is in `kinglet-runtime`, which opens nothing and allocates nothing.
 #![deny(unsafe_code)]
 
 pub mod audio;
+pub mod model_file;
+pub mod output;

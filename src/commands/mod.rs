@@ -1,0 +1,42 @@
+//! One file for each command.
+
+mod inspect;
+mod model;
+mod pack;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
+
+/// Offline speech recognition.
+#[derive(Debug, Parser)]
+#[command(name = "kinglet", version, about, after_help = EXIT_STATUS, arg_required_else_help = true)]
+pub struct CommandLine {
+    /// Say what is being done; twice says more
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// No warnings and no progress bar; errors are still told
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_STATUS: &str = "Exit status: 0 all went well; 2 an input could not be read or was damaged (what could be done was done); \
+1 anything else.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Inspect(inspect::Inspect),
+    Pack(pack::Pack),
+}
+
+impl CommandLine {
+    /// Runs the command.
+    pub fn run(self) -> Result<(), Failure> {
+        match self.command {
+            Command::Inspect(command) => command.run(),
+            Command::Pack(command) => command.run(self.quiet),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! `kinglet pack`: a checkpoint folder becomes a model file.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kinglet_model_format::pack::{Checkpoint, Packed, pack};
+
+use crate::failure::Failure;
+use crate::partial_file::PartialFile;
+
+/// Make a model file from a checkpoint folder
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The folder holds model.safetensors, config.json and vocabulary.txt, as training/ writes them.\n\n\
+Example:\n  kinglet pack training/out/tiny-en -o models/en.kgl"
+)]
+pub struct Pack {
+    /// The checkpoint folder
+    folder: PathBuf,
+    /// The model file to write; it appears only when it is complete
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+impl Pack {
+    /// Runs the command.
+    pub fn run(self, quiet: bool) -> Result<(), Failure> {
+        let at_fault = |cause| Failure::input(self.folder.display(), format!("cannot be packed: {cause}"));
+        let checkpoint = Checkpoint::open(&self.folder).map_err(at_fault)?;
+        let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+        let bar = ProgressBar::with_draw_target(None, target).with_style(
+            ProgressStyle::with_template("{bar:40} {pos}/{len} tensors")
+                .unwrap_or(ProgressStyle::default_bar()),
+        );
+        let packed = pack(&checkpoint, &mut |done, all| {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+        });
+        bar.finish_and_clear();
+        let packed = packed.map_err(at_fault)?;
+        let written = PartialFile::create(&self.output).and_then(|mut file| {
+            file.write_all(&packed.bytes)?;
+            file.finish()
+        });
+        written.map_err(|cause| {
+            Failure::other(self.output.display(), format!("cannot be written: {cause}; choose another place"))
+        })?;
+        if !quiet {
+            report(&packed, &self.output.display().to_string())?;
+        }
+        Ok(())
+    }
+}
+
+fn report(packed: &Packed, name: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{:<10} {:>14} {:>11} {:>9}  tensor", "stored as", "shape", "bytes", "error")?;
+    for tensor in &packed.tensors {
+        let (kind, shape) = (tensor.kind.to_string(), format!("{} x {}", tensor.shape.0, tensor.shape.1));
+        let error = if tensor.relative_error > 0.0 {
+            format!("{:.3} %", tensor.relative_error * 100.0)
+        } else {
+            "-".into()
+        };
+        writeln!(out, "{kind:<10} {shape:>14} {:>11} {error:>9}  {}", tensor.bytes, tensor.name)?;
+    }
+    writeln!(out, "{} bytes in {name}", packed.bytes.len())
+}
