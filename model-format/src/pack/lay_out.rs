@@ -45,7 +45,9 @@ pub(crate) fn store_float(name: &str, rows: &[f32], outputs: usize, inputs: usiz
     stored(name, TensorKind::Float, (outputs, inputs), float_bytes(&values), Vec::new(), 0.0)
 }
 
-/// Symmetric int8, the largest value of each output decides its scale. `rows` is `[outputs][inputs]`.
+/// Symmetric int8 with one scale an output: the step of the row's grid where it has one, so that weights which
+/// were trained or published in at most 8 bits are kept to the last bit, else its largest value over 127.
+/// `rows` is `[outputs][inputs]`.
 pub(crate) fn store_int8(name: &str, rows: &[f32], outputs: usize, inputs: usize) -> StoredTensor {
     let padded_outputs = round_up(outputs, OUTPUT_BLOCK);
     let blocks = round_up(inputs, INPUT_PAD) / INPUT_BLOCK;
@@ -53,12 +55,11 @@ pub(crate) fn store_int8(name: &str, rows: &[f32], outputs: usize, inputs: usize
     let mut scales = vec![0.0f32; padded_outputs];
     let (mut error, mut power) = (0.0f64, 0.0f64);
     for (output, row) in rows.chunks_exact(inputs).enumerate() {
-        let largest = row.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-        let scale = largest / 127.0;
+        let scale = grid_step(row).unwrap_or_else(|| largest(row) / 127.0);
         scales[output] = scale;
         for (input, &value) in row.iter().enumerate() {
             let quantized =
-                if scale > 0.0 { (value / scale).round_ties_even().clamp(-127.0, 127.0) } else { 0.0 };
+                if scale > 0.0 { (value / scale).round_ties_even().clamp(-128.0, 127.0) } else { 0.0 };
             let block_row = output / OUTPUT_BLOCK * blocks + input / INPUT_BLOCK;
             let place =
                 (block_row * OUTPUT_BLOCK + output % OUTPUT_BLOCK) * INPUT_BLOCK + input % INPUT_BLOCK;
@@ -70,6 +71,32 @@ pub(crate) fn store_int8(name: &str, rows: &[f32], outputs: usize, inputs: usize
     let relative_error = if power > 0.0 { (error / power).sqrt() as f32 } else { 0.0 };
     let kind = TensorKind::Int8;
     stored(name, kind, (outputs, inputs), values, float_bytes(&scales), relative_error)
+}
+
+fn largest(row: &[f32]) -> f32 {
+    row.iter().fold(0.0, |largest, value| largest.max(value.abs()))
+}
+
+/// The step of which all values of a row are multiples, -128 to 127 times it.
+fn grid_step(row: &[f32]) -> Option<f32> {
+    let mut magnitudes: Vec<f32> = row.iter().map(|value| value.abs()).collect();
+    magnitudes.push(0.0);
+    magnitudes.sort_by(f32::total_cmp);
+    let largest = *magnitudes.last()?;
+    // Rounding noise between equal values is far below the smallest step that 128 multiples allow.
+    let least = largest / 512.0;
+    let gaps = magnitudes.windows(2).map(|pair| pair[1] - pair[0]).filter(|gap| *gap > least);
+    let gap = gaps.fold(f32::INFINITY, f32::min);
+    let count = (largest / gap).round();
+    if !(1.0..=128.0).contains(&count) {
+        return None;
+    }
+    let step = largest / count;
+    let on_grid = |value: &f32| {
+        let multiple = value / step;
+        (multiple - multiple.round()).abs() < 1e-3 && multiple.round() <= 127.0
+    };
+    row.iter().all(on_grid).then_some(step)
 }
 
 fn stored(
@@ -87,4 +114,25 @@ fn stored(
 
 fn float_bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grid_of_up_to_127_steps_is_found() {
+        let row: Vec<f32> = [-127i8, -3, 0, 1, 5, 90].iter().map(|&q| f32::from(q) * 0.0123).collect();
+        let step = grid_step(&row).unwrap_or(0.0);
+        assert!((step - 0.0123).abs() < 1e-7, "{step}");
+        assert_eq!(store_int8("w", &row, 1, row.len()).report.relative_error, 0.0);
+    }
+
+    #[test]
+    fn other_rows_have_none() {
+        assert_eq!(grid_step(&[0.1, 0.237, -0.555, 0.9001]), None);
+        assert_eq!(grid_step(&[0.0; 4]), None);
+        let fine: Vec<f32> = (0..256).map(|i| i as f32 * 0.01).collect();
+        assert_eq!(grid_step(&fine), None);
+    }
 }
