@@ -23,7 +23,7 @@ impl Operation for Map<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes, const TILE: usize, const QUADS: usize>(self, lanes: L) {
+    fn run<L: Lanes, const TILE: usize, const DIMS: usize>(self, lanes: L) {
         match self.function {
             Function::Exp => map(lanes, self.values, exponential::exp),
             Function::Gelu => map(lanes, self.values, exponential::gelu),
@@ -60,7 +60,7 @@ impl Operation for Add<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes, const TILE: usize, const QUADS: usize>(self, lanes: L) {
+    fn run<L: Lanes, const TILE: usize, const DIMS: usize>(self, lanes: L) {
         let (blocks, rest) = self.values.as_chunks_mut::<LANES>();
         let (other, other_rest) = self.other.as_chunks::<LANES>();
         for (block, other) in blocks.iter_mut().zip(other) {
@@ -82,7 +82,7 @@ impl Operation for SiluMul<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes, const TILE: usize, const QUADS: usize>(self, lanes: L) {
+    fn run<L: Lanes, const TILE: usize, const DIMS: usize>(self, lanes: L) {
         let (gates, gate_rest) = self.gate.as_chunks::<LANES>();
         let (ups, up_rest) = self.up.as_chunks_mut::<LANES>();
         for (gate, up) in gates.iter().zip(ups) {

@@ -74,19 +74,17 @@ impl Operation for Attend<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes, const TILE: usize, const QUADS: usize>(self, lanes: L) {
+    fn run<L: Lanes, const TILE: usize, const DIMS: usize>(self, lanes: L) {
         let Self { shape, query, queries, keys, values, frames, scratch, out, out_stride } = self;
         let AttentionShape { heads, head_width, scale } = shape;
         let (transposed, scores) = scratch.split_at_mut(head_width);
         // exp is taken as a power of two.
-        let factor = lanes.splat(scale * core::f32::consts::LOG2_E);
+        let factor = scale * core::f32::consts::LOG2_E;
         let scores = &mut scores[..frames.len()];
         for head in 0..heads {
             let first = head * head_width;
-            transpose(&query, queries, first, transposed);
-            for column in transposed.iter_mut() {
-                lanes.store(lanes.mul(lanes.load(column), factor), column);
-            }
+            // SAFETY: `queries` rows have `head_width` floats from `first`.
+            unsafe { transpose(lanes, &query, queries, first, factor, transposed) };
             // SAFETY: the frames are rows of `keys`, and a row has `head_width` floats from `first`.
             let largest = unsafe {
                 let start = keys.values.as_ptr().add(frames.start * keys.stride + first);
@@ -98,14 +96,14 @@ impl Operation for Attend<'_> {
             unsafe {
                 let start = values.values.as_ptr().add(frames.start * values.stride + first);
                 let mut dim = 0;
-                while dim + 4 * QUADS <= head_width {
-                    let sums = weigh::<L, QUADS>(lanes, scores, start.add(dim), values.stride);
-                    store(lanes, sums.as_flattened(), inverse, out, out_stride, first + dim, queries);
-                    dim += 4 * QUADS;
+                while dim + DIMS <= head_width {
+                    let sums = weigh::<L, DIMS>(lanes, scores, start.add(dim), values.stride);
+                    store(lanes, &sums, inverse, out, out_stride, first + dim, queries);
+                    dim += DIMS;
                 }
                 while dim + 4 <= head_width {
-                    let sums = weigh::<L, 1>(lanes, scores, start.add(dim), values.stride);
-                    store(lanes, sums.as_flattened(), inverse, out, out_stride, first + dim, queries);
+                    let sums = weigh::<L, 4>(lanes, scores, start.add(dim), values.stride);
+                    store(lanes, &sums, inverse, out, out_stride, first + dim, queries);
                     dim += 4;
                 }
                 while dim < head_width {
@@ -118,13 +116,42 @@ impl Operation for Attend<'_> {
     }
 }
 
-/// `transposed[d][q] = query[q][first + d]`; lanes without a query become 0.
+/// What stands for a row that is not there.
+pub(super) static ZEROS: [f32; MAX_HEAD_WIDTH] = [0.0; MAX_HEAD_WIDTH];
+
+/// `transposed[d][q] = query[q][first + d] * factor`; lanes without a query become 0.
+///
+/// # Safety
+/// The first `queries` rows of `query` have `transposed.len()` floats from `first`; these are at most 256.
 #[inline(always)]
-fn transpose(query: &Rows<'_>, queries: usize, first: usize, transposed: &mut [[f32; LANES]]) {
-    for (dim, column) in transposed.iter_mut().enumerate() {
-        for (lane, value) in column.iter_mut().enumerate() {
-            let index = lane * query.stride + first + dim;
-            *value = if lane < queries { query.values.get(index).copied().unwrap_or(0.0) } else { 0.0 };
+unsafe fn transpose<L: Lanes>(
+    lanes: L,
+    query: &Rows<'_>,
+    queries: usize,
+    first: usize,
+    factor: f32,
+    transposed: &mut [[f32; LANES]],
+) {
+    let mut rows = [ZEROS.as_ptr(); LANES];
+    for (lane, row) in rows.iter_mut().enumerate().take(queries) {
+        *row = query.values.as_ptr().wrapping_add(lane * query.stride + first);
+    }
+    let factors = lanes.splat(factor);
+    let (groups, rest) = transposed.as_chunks_mut::<4>();
+    for group in groups {
+        // SAFETY: four more floats of each row, by the caller's promise.
+        let columns = unsafe { lanes.columns(&rows) };
+        for dim in 0..4 {
+            lanes.store(lanes.mul(columns[dim], factors), &mut group[dim]);
+        }
+        for row in &mut rows {
+            *row = row.wrapping_add(4);
+        }
+    }
+    for (dim, column) in rest.iter_mut().enumerate() {
+        for (value, row) in column.iter_mut().zip(rows) {
+            // SAFETY: as above.
+            *value = factor * unsafe { *row.add(dim) };
         }
     }
 }
@@ -169,7 +196,7 @@ unsafe fn score<L: Lanes, const TILE: usize>(
     largest
 }
 
-/// `scores = 2^(scores - round(largest))`, at least `2^-126`; returns the sums over the frames.
+/// `scores = 2^(scores - round(largest))`; returns the sums over the frames.
 ///
 /// The common factor cancels in softmax. Because it is a power of two, it costs nothing: it goes into the
 /// constant that rounds. A NaN among the scores reaches the sum.
@@ -178,44 +205,33 @@ fn exponentials<L: Lanes>(lanes: L, scores: &mut [[f32; LANES]], largest: L::F) 
     let round = lanes.splat(ROUND);
     let shift = lanes.sub(lanes.add(largest, round), round);
     let round = lanes.sub(lanes.splat(ROUND_BIASED), shift);
-    let lowest = lanes.sub(shift, lanes.splat(126.0));
-    let mut sums = [lanes.splat(0.0); 2];
-    let (pairs, rest) = scores.as_chunks_mut::<2>();
-    for pair in pairs {
-        for index in 0..2 {
-            let power = exponential(lanes, lanes.load(&pair[index]), lowest, round);
-            sums[index] = lanes.add(sums[index], power);
-            lanes.store(power, &mut pair[index]);
-        }
+    // The exponent stops at -126. What is then left of the score makes the polynomial grow, but by far less.
+    let lowest = lanes.splat(ROUND_BIASED - 126.0);
+    let mut sum = lanes.splat(0.0);
+    for place in scores {
+        let score = lanes.load(place);
+        let shifted = lanes.max(lowest, lanes.add(score, round));
+        let fraction = lanes.sub(score, lanes.sub(shifted, round));
+        let power = lanes.mul(exp2_fraction(lanes, fraction), lanes.bits_to_exponent(shifted));
+        sum = lanes.add(sum, power);
+        lanes.store(power, place);
     }
-    for score in rest {
-        let power = exponential(lanes, lanes.load(score), lowest, round);
-        sums[0] = lanes.add(sums[0], power);
-        lanes.store(power, score);
-    }
-    lanes.add(sums[0], sums[1])
+    sum
 }
 
-#[inline(always)]
-fn exponential<L: Lanes>(lanes: L, score: L::F, lowest: L::F, round: L::F) -> L::F {
-    let score = lanes.max(lowest, score);
-    let shifted = lanes.add(score, round);
-    let fraction = lanes.sub(score, lanes.sub(shifted, round));
-    lanes.mul(exp2_fraction(lanes, fraction), lanes.bits_to_exponent(shifted))
-}
-
-/// `sums[d][q] = sum over t of weights[t][q] * values[t][d]`, in the order of `t`, for `4 QUADS` dimensions.
+/// `sums[d][q] = sum over t of weights[t][q] * values[t][d]`, in the order of `t`, for `DIMS` dimensions: an even number
+/// of at least 4.
 ///
 /// # Safety
-/// `weights.len()` rows of `4 QUADS` floats, `stride` apart, can be read from `values`.
+/// `weights.len()` rows of `DIMS` floats, `stride` apart, can be read from `values`.
 #[inline(always)]
-unsafe fn weigh<L: Lanes, const QUADS: usize>(
+unsafe fn weigh<L: Lanes, const DIMS: usize>(
     lanes: L,
     weights: &[[f32; LANES]],
     values: *const f32,
     stride: usize,
-) -> [[L::F; 4]; QUADS] {
-    let mut sums = [[lanes.splat(0.0); 4]; QUADS];
+) -> [L::F; DIMS] {
+    let mut sums = [lanes.splat(0.0); DIMS];
     let mut row = values;
     let (groups, rest) = weights.as_chunks::<4>();
     for group in groups {
@@ -234,22 +250,30 @@ unsafe fn weigh<L: Lanes, const QUADS: usize>(
 }
 
 /// # Safety
-/// `4 QUADS` floats can be read from `row`.
+/// `DIMS` floats can be read from `row`.
 #[inline(always)]
-unsafe fn weigh_frame<L: Lanes, const QUADS: usize>(
+unsafe fn weigh_frame<L: Lanes, const DIMS: usize>(
     lanes: L,
-    sums: &mut [[L::F; 4]; QUADS],
+    sums: &mut [L::F; DIMS],
     weight: L::F,
     row: *const f32,
 ) {
-    for index in 0..QUADS {
+    let mut dim = 0;
+    while dim + 4 <= DIMS {
         // SAFETY: the caller's promise.
-        let quad = lanes.quad(unsafe { &*row.add(4 * index).cast() });
-        let sum = &mut sums[index];
-        sum[0] = lanes.fma_quad::<0>(weight, quad, sum[0]);
-        sum[1] = lanes.fma_quad::<1>(weight, quad, sum[1]);
-        sum[2] = lanes.fma_quad::<2>(weight, quad, sum[2]);
-        sum[3] = lanes.fma_quad::<3>(weight, quad, sum[3]);
+        let quad = lanes.quad(unsafe { &*row.add(dim).cast() });
+        sums[dim] = lanes.fma_quad::<0>(weight, quad, sums[dim]);
+        sums[dim + 1] = lanes.fma_quad::<1>(weight, quad, sums[dim + 1]);
+        sums[dim + 2] = lanes.fma_quad::<2>(weight, quad, sums[dim + 2]);
+        sums[dim + 3] = lanes.fma_quad::<3>(weight, quad, sums[dim + 3]);
+        dim += 4;
+    }
+    if dim < DIMS {
+        // The last two scalars are the second half of a quad that overlaps the one before.
+        // SAFETY: the caller's promise.
+        let quad = lanes.quad(unsafe { &*row.add(dim - 2).cast() });
+        sums[dim] = lanes.fma_quad::<2>(weight, quad, sums[dim]);
+        sums[dim + 1] = lanes.fma_quad::<3>(weight, quad, sums[dim + 1]);
     }
 }
 
@@ -271,23 +295,24 @@ unsafe fn weigh_one<L: Lanes>(lanes: L, weights: &[[f32; LANES]], values: *const
 
 /// `out[q][first + d] = sums[d][q] * inverse[q]`.
 #[inline(always)]
-fn store<L: Lanes>(
+fn store<L: Lanes, const DIMS: usize>(
     lanes: L,
-    sums: &[L::F],
+    sums: &[L::F; DIMS],
     inverse: L::F,
     out: &mut [f32],
     out_stride: usize,
     first: usize,
     queries: usize,
 ) {
-    let mut columns = [[0.0; LANES]; 16];
-    for (column, sum) in columns.iter_mut().zip(sums) {
-        lanes.store(lanes.mul(*sum, inverse), column);
+    let mut columns = [[0.0; LANES]; DIMS];
+    for dim in 0..DIMS {
+        lanes.store(lanes.mul(sums[dim], inverse), &mut columns[dim]);
     }
-    for query in 0..queries {
-        let Some(row) = out.get_mut(query * out_stride + first..) else { return };
-        for (value, column) in row.iter_mut().zip(columns.iter().take(sums.len())) {
-            *value = column[query & (LANES - 1)];
+    for query in 0..queries.min(LANES) {
+        let row = out.get_mut(query * out_stride + first..);
+        let Some(row) = row.and_then(|row| row.first_chunk_mut::<DIMS>()) else { return };
+        for dim in 0..DIMS {
+            row[dim] = columns[dim][query];
         }
     }
 }
@@ -297,8 +322,7 @@ impl Kernels {
     /// `frames`: `out[q] = softmax(scale * query[q] . keys[t]) values[t]`, head by head, over rows
     /// `[heads * head_width]`. `out` row `q` starts at `out[q * out_stride]`.
     ///
-    /// Relative error of the probabilities below 1e-5 where scores are below 30 in size; those below `2^-126` of the largest
-    /// count as that. Scores beyond a million have no meaning. `scratch` holds [`attend_scratch`] floats.
+    /// Error of the probabilities below 1e-5. Scores beyond a million have no meaning. `scratch` holds [`attend_scratch`] floats.
     ///
     /// # Errors
     /// When a number is out of its range, a slice is too short, or `frames` is empty.

@@ -2,6 +2,7 @@
 //! `[heads][capacity]`. Frames lie side by side, so that they can be the lanes.
 
 use super::Rows;
+use super::attention::ZEROS;
 use super::lanes::{LANES, Lanes, Operation};
 use crate::{KernelError, Kernels};
 
@@ -45,49 +46,103 @@ impl Operation for Write<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes, const TILE: usize, const QUADS: usize>(self, lanes: L) {
-        let Self { rows, count, heads, head_width, first, cache } = self;
-        let CacheMut { values, scales, capacity } = cache;
-        let whole = first % LANES == 0 && count > 1;
+    fn run<L: Lanes, const TILE: usize, const DIMS: usize>(self, lanes: L) {
+        let CacheMut { values, scales, capacity } = self.cache;
+        let Self { rows, count, heads, head_width, first, .. } = self;
         for head in 0..heads {
             let start = head * head_width;
-            let mut sources: [&[f32]; LANES] = [&[]; LANES];
-            let mut inverses = [0.0; LANES];
-            for frame in 0..count {
-                let row = rows.values.get(frame * rows.stride + start..).unwrap_or(&[]);
-                let row = row.get(..head_width).unwrap_or(&[]);
-                let (inverse, scale) = quantization(largest_size(lanes, row));
-                if let Some(place) = scales.get_mut(head * capacity + first + frame) {
-                    *place = scale;
+            let Some(values) = values.get_mut(start * capacity..) else { return };
+            let Some(scales) = scales.get_mut(head * capacity + first..) else { return };
+            if first % LANES == 0 && count > 1 {
+                let mut sources = [ZEROS.as_ptr(); LANES];
+                for (frame, source) in sources.iter_mut().enumerate().take(count) {
+                    *source = rows.values.as_ptr().wrapping_add(frame * rows.stride + start);
                 }
-                sources[frame & (LANES - 1)] = row;
-                inverses[frame & (LANES - 1)] = inverse;
-            }
-            if whole {
-                let inverses = lanes.load(&inverses);
-                for dim in 0..head_width {
-                    let mut column = [0.0; LANES];
-                    for (value, source) in column.iter_mut().zip(sources.iter().take(count)) {
-                        *value = source.get(dim).copied().unwrap_or(0.0);
-                    }
-                    let bytes = to_bytes(lanes, lanes.mul(lanes.load(&column), inverses));
-                    let place = values.get_mut((start + dim) * capacity + first..);
-                    if let Some(place) = place.and_then(|place| place.first_chunk_mut()) {
-                        *place = bytes;
-                    }
-                }
+                // SAFETY: `count` rows have `head_width` floats from `start`, and a head has at most 256.
+                unsafe { write_block(lanes, sources, head_width, values, scales, first, capacity) };
             } else {
-                for (frame, (source, inverse)) in sources.iter().zip(inverses).take(count).enumerate() {
-                    write_column(lanes, source, inverse, values, start * capacity + first + frame, capacity);
+                for (frame, scale) in scales.iter_mut().enumerate().take(count) {
+                    let row = rows.values.get(frame * rows.stride + start..).unwrap_or(&[]);
+                    let row = row.get(..head_width).unwrap_or(&[]);
+                    let largest = largest_size(lanes, row);
+                    *scale = quantization(largest, 127.0).1;
+                    write_column(lanes, row, quantization(largest, 127.0).0, values, first + frame, capacity);
                 }
             }
         }
     }
 }
 
+/// Sixteen frames of one head: `values[d * capacity + first..][..16]`, and their scales.
+///
+/// # Safety
+/// `head_width` floats can be read at each of `sources`.
+#[inline(always)]
+unsafe fn write_block<L: Lanes>(
+    lanes: L,
+    sources: [*const f32; LANES],
+    head_width: usize,
+    values: &mut [i8],
+    scales: &mut [f32],
+    first: usize,
+    capacity: usize,
+) {
+    let mut largest = lanes.splat(0.0);
+    let mut dim = 0;
+    while dim < head_width {
+        // SAFETY: the caller's promise.
+        let (columns, count) = unsafe { columns(lanes, &sources, dim, head_width) };
+        for column in columns.into_iter().take(count) {
+            let size = lanes.abs(column);
+            largest = lanes.where_less(largest, size, size, largest);
+        }
+        dim += count;
+    }
+    let mut sizes = [0.0; LANES];
+    lanes.store(largest, &mut sizes);
+    let mut inverses = [0.0; LANES];
+    for ((size, inverse), scale) in sizes.into_iter().zip(&mut inverses).zip(scales) {
+        (*inverse, *scale) = quantization(size, 127.0);
+    }
+    let inverses = lanes.load(&inverses);
+    let mut dim = 0;
+    while dim < head_width {
+        // SAFETY: the caller's promise.
+        let (columns, count) = unsafe { columns(lanes, &sources, dim, head_width) };
+        for (index, column) in columns.into_iter().take(count).enumerate() {
+            let place = values.get_mut((dim + index) * capacity + first..);
+            if let Some(place) = place.and_then(|place| place.first_chunk_mut()) {
+                *place = to_bytes(lanes, lanes.mul(column, inverses));
+            }
+        }
+        dim += count;
+    }
+}
+
+/// Lane `i` of vector `d` is `sources[i][dim + d]`: four vectors, or one where fewer than four are left.
+///
+/// # Safety
+/// `width` floats can be read at each of `sources`; `dim` is below `width`.
+#[inline(always)]
+unsafe fn columns<L: Lanes>(
+    lanes: L,
+    sources: &[*const f32; LANES],
+    dim: usize,
+    width: usize,
+) -> ([L::F; 4], usize) {
+    let rows = sources.map(|source| source.wrapping_add(dim));
+    if dim + 4 <= width {
+        // SAFETY: four floats from `dim`, by the caller's promise.
+        return (unsafe { lanes.columns(&rows) }, 4);
+    }
+    // SAFETY: one float at `dim`, by the caller's promise.
+    let column = rows.map(|row| unsafe { *row });
+    ([lanes.load(&column); 4], 1)
+}
+
 /// The largest absolute value; NaN does not count.
 #[inline(always)]
-fn largest_size<L: Lanes>(lanes: L, row: &[f32]) -> f32 {
+pub(super) fn largest_size<L: Lanes>(lanes: L, row: &[f32]) -> f32 {
     let (blocks, rest) = row.as_chunks::<LANES>();
     let mut largest = lanes.splat(0.0);
     for block in blocks {
@@ -101,10 +156,10 @@ fn largest_size<L: Lanes>(lanes: L, row: &[f32]) -> f32 {
     lanes.largest(largest)
 }
 
-/// The factor into int8 and the one back. A row of zeros, or one with an infinite value, becomes zeros.
+/// The factor that makes the largest value `limit`, and the one back. Where the largest is 0 or infinite, all becomes 0.
 #[inline(always)]
-fn quantization(largest: f32) -> (f32, f32) {
-    if largest > 0.0 && largest < f32::INFINITY { (127.0 / largest, largest / 127.0) } else { (0.0, 0.0) }
+pub(super) fn quantization(largest: f32, limit: f32) -> (f32, f32) {
+    if largest > 0.0 && largest < f32::INFINITY { (limit / largest, largest / limit) } else { (0.0, 0.0) }
 }
 
 /// The nearest integers; 0 for what is no number of int8.

@@ -19,7 +19,7 @@ impl Operation for LayerNorm<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes, const TILE: usize, const QUADS: usize>(self, lanes: L) {
+    fn run<L: Lanes, const TILE: usize, const DIMS: usize>(self, lanes: L) {
         let width = self.weight.len();
         for row in 0..self.rows {
             let values = self.values.get(row * self.stride..).and_then(|values| values.get(..width));

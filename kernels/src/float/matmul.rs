@@ -27,7 +27,7 @@ impl Operation for Matmul<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes, const TILE: usize, const QUADS: usize>(mut self, lanes: L) {
+    fn run<L: Lanes, const TILE: usize, const DIMS: usize>(mut self, lanes: L) {
         let mut first = 0;
         while first < self.rows {
             let end = self.rows.min(first + PANEL);

@@ -17,7 +17,7 @@ impl Operation for Rotary<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes, const TILE: usize, const QUADS: usize>(self, lanes: L) {
+    fn run<L: Lanes, const TILE: usize, const DIMS: usize>(self, lanes: L) {
         let rotary_width = 2 * self.cosines.len();
         let signs = lanes.load(&core::array::from_fn(|lane| if lane % 2 == 0 { -1.0 } else { 1.0 }));
         for head in self.row.chunks_exact_mut(self.head_width) {

@@ -75,7 +75,7 @@ impl Operation for Softmax<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<L: Lanes, const TILE: usize, const QUADS: usize>(self, lanes: L) {
+    fn run<L: Lanes, const TILE: usize, const DIMS: usize>(self, lanes: L) {
         softmax(lanes, self.0);
     }
 }
@@ -86,7 +86,7 @@ impl Operation for FindPeak<'_> {
     type Output = Peak;
 
     #[inline(always)]
-    fn run<L: Lanes, const TILE: usize, const QUADS: usize>(self, lanes: L) -> Peak {
+    fn run<L: Lanes, const TILE: usize, const DIMS: usize>(self, lanes: L) -> Peak {
         let logits = self.0;
         let (mut logit, mut group) = (f32::NEG_INFINITY, 0);
         for (index, values) in logits.chunks(GROUP).enumerate() {
@@ -128,7 +128,7 @@ impl Operation for TopK<'_> {
     type Output = usize;
 
     #[inline(always)]
-    fn run<L: Lanes, const TILE: usize, const QUADS: usize>(self, lanes: L) -> usize {
+    fn run<L: Lanes, const TILE: usize, const DIMS: usize>(self, lanes: L) -> usize {
         let Self { logits, best } = self;
         let (blocks, rest) = logits.as_chunks::<LANES>();
         let mut found = 0;

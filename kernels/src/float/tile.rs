@@ -27,12 +27,17 @@ pub(super) unsafe fn accumulate<L: Lanes, const ROWS: usize>(
     inputs: usize,
 ) -> [L::F; ROWS] {
     let mut column = columns;
+    let mut rows = *rows;
+    for row in 0..ROWS {
+        rows[row] = lanes.opaque(rows[row]);
+    }
     let mut input = 0;
     while input + 4 <= inputs {
         let mut quads = [lanes.quad(&[0.0; 4]); ROWS];
         for row in 0..ROWS {
             // SAFETY: the caller's promise for `rows`; `input + 4 <= inputs`.
-            quads[row] = lanes.quad(unsafe { &*rows[row].add(input).cast() });
+            quads[row] = lanes.quad(unsafe { &*rows[row].cast() });
+            rows[row] = rows[row].wrapping_add(4);
         }
         // SAFETY: the caller's promise for `columns`; `input + 3 < inputs`.
         let (first, second, third, fourth) = unsafe {
@@ -67,7 +72,8 @@ pub(super) unsafe fn accumulate<L: Lanes, const ROWS: usize>(
         let vector = lanes.load(unsafe { block(column) });
         for row in 0..ROWS {
             // SAFETY: the caller's promise for `rows`; `input < inputs`.
-            let value = unsafe { *rows[row].add(input) };
+            let value = unsafe { *rows[row] };
+            rows[row] = rows[row].wrapping_add(1);
             sums[row] = lanes.fma(vector, lanes.splat(value), sums[row]);
         }
         column = column.wrapping_add(stride);

@@ -16,7 +16,7 @@ type Vectors = [__m256; 2];
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn run<O: Operation>(operation: O) -> O::Output {
     // Five sums of two registers, one operand of two and one broadcast value: 13 of 16.
-    operation.run::<Avx2, 5, 1>(Avx2(()))
+    operation.run::<Avx2, 5, 6>(Avx2(()))
 }
 
 macro_rules! avx2 {
@@ -37,6 +37,9 @@ macro_rules! each {
 impl Lanes for Avx2 {
     type F = Vectors;
     type Quad = [f32; 4];
+    /// Each in the lower half of 32 bits, the upper half 0: `vpmaddwd` then multiplies one by one.
+    type Words = [__m256i; 2];
+    type Sums = [__m256i; 2];
 
     #[inline(always)]
     fn splat(self, value: f32) -> Vectors {
@@ -53,17 +56,6 @@ impl Lanes for Avx2 {
         avx2! {
             _mm256_storeu_ps(values.as_mut_ptr(), vector[0]);
             _mm256_storeu_ps(values.as_mut_ptr().add(8), vector[1]);
-        }
-    }
-
-    #[inline(always)]
-    fn load_bytes(self, values: &[i8; LANES]) -> Vectors {
-        avx2! {
-            let bytes = _mm_loadu_si128(values.as_ptr().cast());
-            [
-                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
-                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes))),
-            ]
         }
     }
 
@@ -191,5 +183,66 @@ impl Lanes for Avx2 {
     #[inline(always)]
     fn fma_quad<const LANE: i32>(self, a: Vectors, quad: [f32; 4], c: Vectors) -> Vectors {
         self.fma(a, self.splat(quad[LANE as usize]), c)
+    }
+
+    #[inline(always)]
+    fn splat_words(self, value: i16) -> [__m256i; 2] {
+        [avx2!(_mm256_set1_epi32(i32::from(value.cast_unsigned()))); 2]
+    }
+
+    #[inline(always)]
+    fn load_words(self, values: &[i16; LANES]) -> [__m256i; 2] {
+        avx2! {
+            let words = _mm256_loadu_si256(values.as_ptr().cast());
+            [
+                _mm256_cvtepu16_epi32(_mm256_castsi256_si128(words)),
+                _mm256_cvtepu16_epi32(_mm256_extracti128_si256::<1>(words)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn to_words(self, vector: Vectors) -> [i16; LANES] {
+        let integers = each!(_mm256_cvtps_epi32(vector));
+        let mut words = [0; LANES];
+        avx2! {
+            // Packing works within 128-bit halves; the permutation puts its quarters in order.
+            let packed = _mm256_packs_epi32(integers[0], integers[1]);
+            _mm256_storeu_si256(words.as_mut_ptr().cast(), _mm256_permute4x64_epi64::<0b11_01_10_00>(packed));
+        }
+        words
+    }
+
+    #[inline(always)]
+    fn no_sums(self) -> [__m256i; 2] {
+        [avx2!(_mm256_setzero_si256()); 2]
+    }
+
+    #[inline(always)]
+    fn multiply_bytes(self, bytes: &[i8; LANES], words: [__m256i; 2], sums: [__m256i; 2]) -> [__m256i; 2] {
+        avx2! {
+            let bytes = _mm_loadu_si128(bytes.as_ptr().cast());
+            let low = _mm256_cvtepi8_epi32(bytes);
+            let high = _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes));
+            [
+                _mm256_add_epi32(sums[0], _mm256_madd_epi16(low, words[0])),
+                _mm256_add_epi32(sums[1], _mm256_madd_epi16(high, words[1])),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn sums_to_floats(self, sums: [__m256i; 2]) -> Vectors {
+        each!(_mm256_cvtepi32_ps(sums))
+    }
+
+    #[inline(always)]
+    fn total(self, sums: [__m256i; 2]) -> i64 {
+        let mut lanes = [0_i32; LANES];
+        avx2! {
+            _mm256_storeu_si256(lanes.as_mut_ptr().cast(), sums[0]);
+            _mm256_storeu_si256(lanes.as_mut_ptr().add(8).cast(), sums[1]);
+        }
+        lanes.into_iter().map(i64::from).sum()
     }
 }

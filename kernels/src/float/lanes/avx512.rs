@@ -13,7 +13,7 @@ pub(super) struct Avx512(());
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
 pub(super) unsafe fn run<O: Operation>(operation: O) -> O::Output {
     // Twelve chains hide the latency of two multiply-adds a cycle.
-    operation.run::<Avx512, 12, 3>(Avx512(()))
+    operation.run::<Avx512, 12, 12>(Avx512(()))
 }
 
 macro_rules! avx512 {
@@ -27,6 +27,9 @@ macro_rules! avx512 {
 impl Lanes for Avx512 {
     type F = __m512;
     type Quad = [f32; 4];
+    /// Each in the lower half of 32 bits, the upper half 0: `vpmaddwd` then multiplies one by one.
+    type Words = __m512i;
+    type Sums = __m512i;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m512 {
@@ -41,11 +44,6 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn store(self, vector: __m512, values: &mut [f32; LANES]) {
         avx512!(_mm512_storeu_ps(values.as_mut_ptr(), vector))
-    }
-
-    #[inline(always)]
-    fn load_bytes(self, values: &[i8; LANES]) -> __m512 {
-        avx512!(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(values.as_ptr().cast()))))
     }
 
     #[inline(always)]
@@ -162,5 +160,52 @@ impl Lanes for Avx512 {
     #[inline(always)]
     fn fma_quad<const LANE: i32>(self, a: __m512, quad: [f32; 4], c: __m512) -> __m512 {
         self.fma(a, self.splat(quad[LANE as usize]), c)
+    }
+
+    #[inline(always)]
+    fn splat_words(self, value: i16) -> __m512i {
+        avx512!(_mm512_set1_epi32(i32::from(value.cast_unsigned())))
+    }
+
+    #[inline(always)]
+    fn load_words(self, values: &[i16; LANES]) -> __m512i {
+        avx512!(_mm512_cvtepu16_epi32(_mm256_loadu_si256(values.as_ptr().cast())))
+    }
+
+    #[inline(always)]
+    fn to_words(self, vector: __m512) -> [i16; LANES] {
+        let mut words = [0; LANES];
+        avx512! {
+            let narrow = _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(vector));
+            _mm256_storeu_si256(words.as_mut_ptr().cast(), narrow);
+        }
+        words
+    }
+
+    #[inline(always)]
+    fn no_sums(self) -> __m512i {
+        avx512!(_mm512_setzero_si512())
+    }
+
+    #[inline(always)]
+    fn multiply_bytes(self, bytes: &[i8; LANES], words: __m512i, sums: __m512i) -> __m512i {
+        avx512! {
+            let bytes = _mm512_cvtepi8_epi32(_mm_loadu_si128(bytes.as_ptr().cast()));
+            _mm512_add_epi32(sums, _mm512_madd_epi16(bytes, words))
+        }
+    }
+
+    #[inline(always)]
+    fn sums_to_floats(self, sums: __m512i) -> __m512 {
+        avx512!(_mm512_cvtepi32_ps(sums))
+    }
+
+    #[inline(always)]
+    fn total(self, sums: __m512i) -> i64 {
+        avx512! {
+            let low = _mm512_cvtepi32_epi64(_mm512_castsi512_si256(sums));
+            let high = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64::<1>(sums));
+            _mm512_reduce_add_epi64(_mm512_add_epi64(low, high))
+        }
     }
 }

@@ -17,13 +17,16 @@ use crate::{InstructionSet, Kernels};
 /// Lanes in a vector.
 pub(crate) const LANES: usize = 16;
 
-/// The instructions of one vector type. `F` is 16 f32 lanes, `Quad` four scalars that are multiplied with
-/// whole vectors.
+/// The instructions of one vector type.
 pub(crate) trait Lanes: Copy {
     /// Sixteen f32.
     type F: Copy;
     /// Four consecutive f32, kept where [`Self::fma_quad`] finds them at no cost.
     type Quad: Copy;
+    /// Sixteen i16.
+    type Words: Copy;
+    /// Sixteen i32.
+    type Sums: Copy;
 
     /// `value` in every lane.
     fn splat(self, value: f32) -> Self::F;
@@ -31,8 +34,6 @@ pub(crate) trait Lanes: Copy {
     fn load(self, values: &[f32; LANES]) -> Self::F;
     /// The inverse of [`Self::load`].
     fn store(self, vector: Self::F, values: &mut [f32; LANES]);
-    /// Lane `i` is `values[i]`, exactly.
-    fn load_bytes(self, values: &[i8; LANES]) -> Self::F;
     /// The nearest integers, ties to even. Every lane lies in -128..=127 before.
     fn to_bytes(self, vector: Self::F) -> [i8; LANES];
     /// Lanes `2 i` and `2 i + 1` are `values[i]`.
@@ -76,6 +77,44 @@ pub(crate) trait Lanes: Copy {
     /// `a * quad[LANE] + c`, rounded once.
     fn fma_quad<const LANE: i32>(self, a: Self::F, quad: Self::Quad, c: Self::F) -> Self::F;
 
+    /// `value` in every lane.
+    fn splat_words(self, value: i16) -> Self::Words;
+    /// Lane `i` is `values[i]`.
+    fn load_words(self, values: &[i16; LANES]) -> Self::Words;
+    /// The nearest integers, ties to even. Every lane lies in -32767..=32767 before.
+    fn to_words(self, vector: Self::F) -> [i16; LANES];
+    /// Zeros.
+    fn no_sums(self) -> Self::Sums;
+    /// `sums + bytes * words`, exactly where it fits.
+    fn multiply_bytes(self, bytes: &[i8; LANES], words: Self::Words, sums: Self::Sums) -> Self::Sums;
+    /// The nearest floats.
+    fn sums_to_floats(self, sums: Self::Sums) -> Self::F;
+    /// The sum of all lanes.
+    fn total(self, sums: Self::Sums) -> i64;
+
+    /// The pointer, which the compiler then no longer sees as a multiple of a stride away from others: it keeps
+    /// each in a register of its own where it would add again and again.
+    #[inline(always)]
+    fn opaque(self, pointer: *const f32) -> *const f32 {
+        pointer
+    }
+
+    /// Lane `i` of vector `d` is `rows[i][d]`.
+    ///
+    /// # Safety
+    /// Four floats can be read at each of `rows`.
+    #[inline(always)]
+    unsafe fn columns(self, rows: &[*const f32; LANES]) -> [Self::F; 4] {
+        let mut columns = [[0.0; LANES]; 4];
+        for (lane, row) in rows.iter().enumerate() {
+            for (dim, column) in columns.iter_mut().enumerate() {
+                // SAFETY: the caller's promise.
+                column[lane] = unsafe { *row.add(dim) };
+            }
+        }
+        [self.load(&columns[0]), self.load(&columns[1]), self.load(&columns[2]), self.load(&columns[3])]
+    }
+
     /// The first lanes from `values`, `fill` in the others.
     #[inline(always)]
     fn load_part(self, values: &[f32], fill: f32) -> Self::F {
@@ -102,8 +141,9 @@ pub(crate) trait Lanes: Copy {
 pub(crate) trait Operation {
     /// Its result.
     type Output;
-    /// Carries it out. The registers hold `TILE` sums of 16 lanes beside one operand, and `4 QUADS` beside `QUADS` quads.
-    fn run<L: Lanes, const TILE: usize, const QUADS: usize>(self, lanes: L) -> Self::Output;
+    /// Carries it out. The registers hold `TILE` sums of 16 lanes beside `TILE` quads and one operand, and `DIMS`
+    /// sums (4, or an even number above) beside the quads of `DIMS` scalars and one operand.
+    fn run<L: Lanes, const TILE: usize, const DIMS: usize>(self, lanes: L) -> Self::Output;
 }
 
 impl Kernels {

@@ -15,8 +15,8 @@ type Vectors = [float32x4_t; 4];
 /// NEON exists.
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn run<O: Operation>(operation: O) -> O::Output {
-    // Five sums of four registers, five quads and one operand of four registers: 29 of 32.
-    operation.run::<Neon, 5, 1>(Neon(()))
+    // Five sums of four registers, five quads and one operand of four registers: 29 of 32. Six sums: 30.
+    operation.run::<Neon, 5, 6>(Neon(()))
 }
 
 macro_rules! neon {
@@ -41,6 +41,8 @@ macro_rules! each {
 impl Lanes for Neon {
     type F = Vectors;
     type Quad = float32x4_t;
+    type Words = [int16x8_t; 2];
+    type Sums = [int32x4_t; 4];
 
     #[inline(always)]
     fn splat(self, value: f32) -> Vectors {
@@ -61,20 +63,6 @@ impl Lanes for Neon {
             vst1q_f32(start.add(4), vector[1]);
             vst1q_f32(start.add(8), vector[2]);
             vst1q_f32(start.add(12), vector[3]);
-        }
-    }
-
-    #[inline(always)]
-    fn load_bytes(self, values: &[i8; LANES]) -> Vectors {
-        neon! {
-            let bytes = vld1q_s8(values.as_ptr());
-            let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes));
-            [
-                vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
-                vcvtq_f32_s32(vmovl_high_s16(low)),
-                vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
-                vcvtq_f32_s32(vmovl_high_s16(high)),
-            ]
         }
     }
 
@@ -201,5 +189,92 @@ impl Lanes for Neon {
             vfmaq_laneq_f32::<LANE>(c[2], a[2], quad),
             vfmaq_laneq_f32::<LANE>(c[3], a[3], quad),
         ])
+    }
+
+    #[inline(always)]
+    fn splat_words(self, value: i16) -> [int16x8_t; 2] {
+        [neon!(vdupq_n_s16(value)); 2]
+    }
+
+    #[inline(always)]
+    fn load_words(self, values: &[i16; LANES]) -> [int16x8_t; 2] {
+        neon!([vld1q_s16(values.as_ptr()), vld1q_s16(values.as_ptr().add(8))])
+    }
+
+    #[inline(always)]
+    fn to_words(self, vector: Vectors) -> [i16; LANES] {
+        let integers = each!(vcvtnq_s32_f32(vector));
+        let mut words = [0; LANES];
+        neon! {
+            vst1q_s16(words.as_mut_ptr(), vmovn_high_s32(vmovn_s32(integers[0]), integers[1]));
+            vst1q_s16(words.as_mut_ptr().add(8), vmovn_high_s32(vmovn_s32(integers[2]), integers[3]));
+        }
+        words
+    }
+
+    #[inline(always)]
+    fn no_sums(self) -> [int32x4_t; 4] {
+        [neon!(vdupq_n_s32(0)); 4]
+    }
+
+    #[inline(always)]
+    fn multiply_bytes(
+        self,
+        bytes: &[i8; LANES],
+        words: [int16x8_t; 2],
+        sums: [int32x4_t; 4],
+    ) -> [int32x4_t; 4] {
+        neon! {
+            let bytes = vld1q_s8(bytes.as_ptr());
+            let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes));
+            [
+                vmlal_s16(sums[0], vget_low_s16(low), vget_low_s16(words[0])),
+                vmlal_high_s16(sums[1], low, words[0]),
+                vmlal_s16(sums[2], vget_low_s16(high), vget_low_s16(words[1])),
+                vmlal_high_s16(sums[3], high, words[1]),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn sums_to_floats(self, sums: [int32x4_t; 4]) -> Vectors {
+        each!(vcvtq_f32_s32(sums))
+    }
+
+    #[inline(always)]
+    fn total(self, sums: [int32x4_t; 4]) -> i64 {
+        neon! {
+            let pairs = vpadalq_s32(vpaddlq_s32(sums[0]), sums[1]);
+            vaddvq_s64(vpadalq_s32(vpadalq_s32(pairs, sums[2]), sums[3]))
+        }
+    }
+
+    #[inline(always)]
+    fn opaque(self, mut pointer: *const f32) -> *const f32 {
+        // SAFETY: no instruction is executed.
+        unsafe {
+            core::arch::asm!("/* {0} */", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags));
+        }
+        pointer
+    }
+
+    #[inline(always)]
+    unsafe fn columns(self, rows: &[*const f32; LANES]) -> [Vectors; 4] {
+        let mut columns = [self.splat(0.0); 4];
+        for group in 0..4 {
+            neon! {
+                let [first, second, third, fourth] =
+                    [rows[4 * group], rows[4 * group + 1], rows[4 * group + 2], rows[4 * group + 3]];
+                let (first, second) = (vld1q_f32(first), vld1q_f32(second));
+                let (third, fourth) = (vld1q_f32(third), vld1q_f32(fourth));
+                let (low, high) = (vzip1q_f32(first, third), vzip2q_f32(first, third));
+                let (low_odd, high_odd) = (vzip1q_f32(second, fourth), vzip2q_f32(second, fourth));
+                columns[0][group] = vzip1q_f32(low, low_odd);
+                columns[1][group] = vzip2q_f32(low, low_odd);
+                columns[2][group] = vzip1q_f32(high, high_odd);
+                columns[3][group] = vzip2q_f32(high, high_odd);
+            }
+        }
+        columns
     }
 }

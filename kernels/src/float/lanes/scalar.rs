@@ -7,7 +7,7 @@ use super::{LANES, Lanes, Operation};
 pub(super) struct Scalar;
 
 pub(super) fn run<O: Operation>(operation: O) -> O::Output {
-    operation.run::<Scalar, 4, 1>(Scalar)
+    operation.run::<Scalar, 4, 4>(Scalar)
 }
 
 fn map2(a: [f32; LANES], b: [f32; LANES], function: impl Fn(f32, f32) -> f32) -> [f32; LANES] {
@@ -35,6 +35,8 @@ fn larger(bound: f32, value: f32) -> f32 {
 impl Lanes for Scalar {
     type F = [f32; LANES];
     type Quad = [f32; 4];
+    type Words = [i16; LANES];
+    type Sums = [i32; LANES];
 
     fn splat(self, value: f32) -> Self::F {
         [value; LANES]
@@ -46,10 +48,6 @@ impl Lanes for Scalar {
 
     fn store(self, vector: Self::F, values: &mut [f32; LANES]) {
         *values = vector;
-    }
-
-    fn load_bytes(self, values: &[i8; LANES]) -> Self::F {
-        values.map(f32::from)
     }
 
     fn to_bytes(self, vector: Self::F) -> [i8; LANES] {
@@ -126,5 +124,33 @@ impl Lanes for Scalar {
 
     fn fma_quad<const LANE: i32>(self, a: Self::F, quad: Self::Quad, c: Self::F) -> Self::F {
         self.fma(a, [quad[LANE as usize]; LANES], c)
+    }
+
+    fn splat_words(self, value: i16) -> Self::Words {
+        [value; LANES]
+    }
+
+    fn load_words(self, values: &[i16; LANES]) -> Self::Words {
+        *values
+    }
+
+    fn to_words(self, vector: Self::F) -> [i16; LANES] {
+        vector.map(|value| libm::rintf(value) as i16)
+    }
+
+    fn no_sums(self) -> Self::Sums {
+        [0; LANES]
+    }
+
+    fn multiply_bytes(self, bytes: &[i8; LANES], words: Self::Words, sums: Self::Sums) -> Self::Sums {
+        core::array::from_fn(|lane| sums[lane].wrapping_add(i32::from(bytes[lane]) * i32::from(words[lane])))
+    }
+
+    fn sums_to_floats(self, sums: Self::Sums) -> Self::F {
+        sums.map(|sum| sum as f32)
+    }
+
+    fn total(self, sums: Self::Sums) -> i64 {
+        sums.into_iter().map(i64::from).sum()
     }
 }

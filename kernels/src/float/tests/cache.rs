@@ -153,11 +153,11 @@ fn cached_attention_matches_f64() {
             let query = doubles(&query[head * head_width..][..head_width]);
             let (expected, exact) = naive(&query, &keys_of_head, &values_of_head, f64::from(shape.scale));
             for (given, expected) in out[head * head_width..].iter().zip(expected) {
-                assert!((f64::from(*given) - expected).abs() < 2e-6, "{given} {expected}");
+                assert!((f64::from(*given) - expected).abs() < 1e-4, "{given} {expected}");
             }
             let row = &probabilities[head * keys.capacity..][..keys.capacity];
             for (given, expected) in row.iter().zip(exact) {
-                assert!((f64::from(*given) / expected - 1.0).abs() < 1e-5, "{given} {expected}");
+                assert!((f64::from(*given) / expected - 1.0).abs() < 1e-3, "{given} {expected}");
             }
             assert!(row[frames..frames.next_multiple_of(16)].iter().all(|padding| *padding == 0.0));
         }
