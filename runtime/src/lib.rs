@@ -45,3 +45,6 @@ pub use voice_activity::{FRAME_SAMPLES, FrameActivity, VoiceActivity};
 
 /// Samples a second of all audio here, mono.
 pub const SAMPLE_RATE: u32 = 16_000;
+
+#[cfg(test)]
+mod tests;

@@ -146,12 +146,10 @@ impl<'b> Search<'b> {
                 let score = hypothesis.score + token_score;
                 let candidate = Candidate { parent, token: scored.index as u32, token_score, score };
                 let place = best.iter().take(found).position(|other| other.score < score).unwrap_or(found);
-                if let Some(tail) = best.get_mut(place..most) {
-                    tail.rotate_right(1);
-                    if let Some(slot) = tail.first_mut() {
-                        *slot = candidate;
-                        found = (found + 1).min(most);
-                    }
+                if place < most {
+                    best[place..most].rotate_right(1);
+                    best[place] = candidate;
+                    found = (found + 1).min(most);
                 }
             }
         }

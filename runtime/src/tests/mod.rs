@@ -1,0 +1,5 @@
+//! Tests that look inside.
+
+mod parity;
+mod region;
+mod streams;

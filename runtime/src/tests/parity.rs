@@ -1,0 +1,144 @@
+//! Layer by layer against PyTorch, on tiny random models whose expected values `training/reference.py fixtures` recorded.
+//!
+//! Weights are rounded to int8 on both sides; the runtime also rounds activations, which is what the tolerances
+//! allow for. Whether every instruction set gives the same bits is another test's question.
+
+use crate::decoder::{self, CrossBuffers, Decoder, DecoderBuffers, StepInput};
+use crate::encoder::{self, EncoderBuffers, RotaryTables};
+use crate::frontend::{self, FrontendBuffers};
+use crate::sizes::{Limits, Sizes};
+use crate::{quantize_sample, rotary};
+use kinglet_kernels::Kernels;
+use kinglet_model_format::Model;
+use kinglet_model_format::pack::{Checkpoint, pack};
+use safetensors::SafeTensors;
+use std::path::PathBuf;
+use std::vec::Vec;
+use std::{format, vec};
+
+/// Bytes on a 64-byte boundary.
+pub(super) struct Aligned {
+    storage: Vec<u8>,
+    start: usize,
+    length: usize,
+}
+
+impl Aligned {
+    pub(super) fn new(bytes: &[u8]) -> Self {
+        let mut storage = vec![0; bytes.len() + 64];
+        let start = storage.as_ptr().align_offset(64);
+        storage[start..start + bytes.len()].copy_from_slice(bytes);
+        Self { storage, start, length: bytes.len() }
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.storage[self.start..self.start + self.length]
+    }
+}
+
+pub(super) fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/data").join(name)
+}
+
+pub(super) fn packed(name: &str) -> Aligned {
+    let checkpoint = Checkpoint::open(&fixture(name)).expect("the fixture is a checkpoint");
+    Aligned::new(&pack(&checkpoint, &mut |_, _| ()).expect("the fixture packs").bytes)
+}
+
+struct Expected {
+    bytes: Vec<u8>,
+}
+
+impl Expected {
+    fn open(name: &str) -> Self {
+        Self { bytes: std::fs::read(fixture(name).join("expected.safetensors")).expect("expected values") }
+    }
+
+    fn words(&self, name: &str) -> Vec<[u8; 4]> {
+        let view = SafeTensors::deserialize(&self.bytes).expect("a safetensors file");
+        let tensor = view.tensor(name).expect(name);
+        tensor.data().chunks_exact(4).map(|word| word.try_into().expect("four bytes")).collect()
+    }
+
+    fn floats(&self, name: &str) -> Vec<f32> {
+        self.words(name).into_iter().map(f32::from_le_bytes).collect()
+    }
+}
+
+/// Root of the mean squared difference over the root of the mean square.
+fn relative_error(got: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(got.len(), expected.len());
+    let difference: f64 = got.iter().zip(expected).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    let power: f64 = expected.iter().map(|value| f64::from(*value).powi(2)).sum();
+    (difference / power).sqrt() as f32
+}
+
+#[track_caller]
+fn assert_close(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
+    let error = relative_error(got, expected);
+    assert!(error < tolerance, "{what}: relative error {error}, allowed {tolerance}");
+}
+
+fn check(name: &str) {
+    let file = packed(name);
+    let model = Model::parse(file.bytes()).expect("the packed fixture parses");
+    let expected = Expected::open(name);
+    let samples: Vec<i16> = expected.floats("audio").into_iter().map(quantize_sample).collect();
+    let sizes = Sizes::of(&model, &Limits { utterance_seconds: 2.0, beam: 1 }).expect("sizes");
+    for kernels in Kernels::available() {
+        check_kernels(kernels, &model, &sizes, &samples, &expected);
+    }
+}
+
+fn check_kernels(kernels: Kernels, model: &Model<'_>, sizes: &Sizes, samples: &[i16], expected: &Expected) {
+    let mut states = vec![0.0; sizes.frames * sizes.encoder_width];
+    let mut memory = Aligned::new(&vec![0; FrontendBuffers::bytes(sizes)]);
+    let region = &mut memory.storage[memory.start..];
+    let buffers = FrontendBuffers::carve(region, sizes).expect("frontend buffers");
+    let frames = frontend::run(kernels, model, samples, buffers, &mut states).expect("frontend");
+    let values = frames * sizes.encoder_width;
+    let last = model.config().frontend.convolutions - 1;
+    let want = expected.floats(&format!("expected_int8_weights.frontend.conv.{last}"));
+    assert_close("frontend", &states[..values], &want, 0.02);
+
+    // From here on each part gets the expected input, so that an error shows where it arises.
+    states[..values].copy_from_slice(&want);
+    let (mut cosines, mut sines) = (vec![0.0; 512 * 16], vec![0.0; 512 * 16]);
+    let config = model.config().encoder;
+    rotary::fill(config.rotary_base, config.rotary_width, &mut cosines, &mut sines);
+    let tables = RotaryTables { cosines: &cosines, sines: &sines };
+    let mut memory = Aligned::new(&vec![0; EncoderBuffers::bytes(sizes)]);
+    let region = &mut memory.storage[memory.start..];
+    let buffers = EncoderBuffers::carve(region, sizes).expect("encoder buffers");
+    encoder::run(kernels, model, tables, frames, &mut states, buffers).expect("encoder");
+    let want = expected.floats("expected_int8_weights.encoder.norm");
+    assert_close("encoder", &states[..values], &want, 0.03);
+
+    states[..values].copy_from_slice(&want);
+    let mut cross_memory = Aligned::new(&vec![0; CrossBuffers::bytes(sizes)]);
+    let mut cross =
+        CrossBuffers::carve(&mut cross_memory.storage[cross_memory.start..], sizes).expect("cross buffers");
+    decoder::fill_cross(kernels, model, frames, sizes, &states, &mut cross).expect("cross-attention caches");
+    let mut memory = Aligned::new(&vec![0; DecoderBuffers::bytes(sizes)]);
+    let buffers = DecoderBuffers::carve(&mut memory.storage[memory.start..], sizes).expect("decoder buffers");
+    let mut decoder = Decoder::new(kernels, *model, tables, frames, sizes, cross, buffers);
+    let want = expected.floats("expected_int8_weights.logits");
+    let tokens: Vec<u32> = expected.words("tokens").into_iter().map(u32::from_le_bytes).collect();
+    for (step, (token, want)) in tokens.iter().zip(want.chunks_exact(sizes.vocabulary)).enumerate() {
+        let paths: Vec<u16> = (0..=step as u16).collect();
+        let (tokens, path_stride) = (&[*token][..], paths.len());
+        let input = StepInput { step, beam: 1, count: 1, tokens, paths: &paths, path_stride };
+        decoder.step(&input).expect("a step");
+        assert_close("logits", decoder.logits(0).expect("logits"), want, 0.04);
+    }
+}
+
+#[test]
+fn a_tiny_model_agrees_with_pytorch() {
+    check("tiny");
+}
+
+#[test]
+fn so_does_one_whose_sizes_fill_no_vector() {
+    check("tiny-odd");
+}
