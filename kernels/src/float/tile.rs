@@ -31,15 +31,14 @@ pub(super) unsafe fn accumulate<L: Lanes, const ROWS: usize>(
     for row in 0..ROWS {
         rows[row] = lanes.opaque(rows[row]);
     }
-    let mut input = 0;
-    while input + 4 <= inputs {
+    for _ in 0..inputs / 4 {
         let mut quads = [lanes.quad(&[0.0; 4]); ROWS];
         for row in 0..ROWS {
-            // SAFETY: the caller's promise for `rows`; `input + 4 <= inputs`.
+            // SAFETY: the caller's promise for `rows`: four of `inputs` are left.
             quads[row] = lanes.quad(unsafe { &*rows[row].cast() });
             rows[row] = rows[row].wrapping_add(4);
         }
-        // SAFETY: the caller's promise for `columns`; `input + 3 < inputs`.
+        // SAFETY: the caller's promise for `columns`: four of `inputs` are left.
         let (first, second, third, fourth) = unsafe {
             (
                 block(column),
@@ -65,19 +64,17 @@ pub(super) unsafe fn accumulate<L: Lanes, const ROWS: usize>(
             sums[row] = lanes.fma_quad::<3>(vector, quads[row], sums[row]);
         }
         column = column.wrapping_add(4 * stride);
-        input += 4;
     }
-    while input < inputs {
-        // SAFETY: the caller's promise for `columns`; `input < inputs`.
+    for _ in 0..inputs % 4 {
+        // SAFETY: the caller's promise for `columns`: some of `inputs` are left.
         let vector = lanes.load(unsafe { block(column) });
         for row in 0..ROWS {
-            // SAFETY: the caller's promise for `rows`; `input < inputs`.
+            // SAFETY: the caller's promise for `rows`: some of `inputs` are left.
             let value = unsafe { *rows[row] };
             rows[row] = rows[row].wrapping_add(1);
             sums[row] = lanes.fma(vector, lanes.splat(value), sums[row]);
         }
         column = column.wrapping_add(stride);
-        input += 1;
     }
     sums
 }

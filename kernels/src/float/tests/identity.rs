@@ -6,7 +6,7 @@ use std::vec::Vec;
 use kinglet_model_format::Int8Matrix;
 
 use super::{Random, awkward, every, same_bits};
-use crate::{KernelError, Kernels, Rows, dequantize_row};
+use crate::{AttentionShape, KernelError, Kernels, Rows, attend_scratch, dequantize_row};
 
 const LENGTHS: [usize; 9] = [1, 3, 15, 16, 17, 31, 33, 100, 288];
 
@@ -203,4 +203,35 @@ fn dequantized_rows() {
     }
     assert!(dequantize_row(&matrix, outputs, &mut [0.0; 21]).is_err());
     assert!(dequantize_row(&matrix, 0, &mut [0.0; 20]).is_err());
+}
+
+/// The scalar kernels themselves must not depend on the machine either: one number stands for many results.
+#[test]
+fn results_are_the_same_on_every_architecture() {
+    let values: Vec<f32> = Random(12).floats(999).iter().map(|x| x * 12.0).collect();
+    for kernels in every() {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        let mut add = |values: &[f32]| {
+            for value in values {
+                hash = (hash ^ u64::from(value.to_bits())).wrapping_mul(0x0100_0000_01b3);
+            }
+        };
+        let functions = [Kernels::exp, Kernels::gelu, Kernels::tanh, Kernels::softmax];
+        for function in functions {
+            let mut values = values.clone();
+            function(kernels, &mut values);
+            add(&values);
+        }
+        let mut out = vec![0.0; 333];
+        assert_eq!(kernels.layer_norm(&values, 333, 1, &values[333..666], None, 1e-5, &mut out, 333), Ok(()));
+        add(&out);
+        let shape = AttentionShape { heads: 3, head_width: 11, scale: 0.01 };
+        let mut scratch = vec![0.0; attend_scratch(30, 11)];
+        let rows = Rows { values: &values, stride: 33 };
+        assert_eq!(kernels.attend(&shape, rows, 9, rows, rows, 0..30, &mut scratch, &mut out, 33), Ok(()));
+        add(&out);
+        let peak = kernels.peak(&values).map_or(f32::NAN, |peak| peak.log_sum_exp);
+        add(&[peak]);
+        assert_eq!(hash, 0xc161_31e0_fafe_82f2, "{hash:#x}");
+    }
 }
