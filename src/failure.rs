@@ -23,6 +23,11 @@ impl Failure {
         Self { status: 1, message: format!("{name}: {cause}") }
     }
 
+    /// The inputs at fault were named as they came.
+    pub fn reported() -> Self {
+        Self { status: 2, message: String::new() }
+    }
+
     /// Standard output cannot be written to. Where its reader has gone away, as `head` does, all is well.
     pub fn stdout(cause: &io::Error) -> Self {
         if cause.kind() == io::ErrorKind::BrokenPipe {
@@ -36,5 +41,11 @@ impl From<io::Error> for Failure {
     /// The only files that commands write to without saying which are the standard streams.
     fn from(cause: io::Error) -> Self {
         Self::stdout(&cause)
+    }
+}
+
+impl From<kinglet_runtime::Error> for Failure {
+    fn from(cause: kinglet_runtime::Error) -> Self {
+        Self { status: 1, message: cause.to_string() }
     }
 }

@@ -1,7 +1,7 @@
 //! Kinglet: offline speech recognition for small ARM devices.
 //!
 //! ```text
-//! file -> audio (16 kHz mono) -> runtime (segments, words) -> output (text, JSON, SRT, WebVTT)
+//! file -> audio (16 kHz mono) -> utterances -> transcription (runtime, threads) -> output (text, JSON, SRT, WebVTT)
 //! ```
 //!
 //! This crate is what surrounds the recogniser on a machine with files: it finds the model, decodes audio and writes
@@ -11,3 +11,5 @@
 pub mod audio;
 pub mod model_file;
 pub mod output;
+pub mod transcription;
+pub mod utterances;

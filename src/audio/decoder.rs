@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Stdin};
 use std::path::Path;
 
+use kinglet_runtime::SAMPLE_RATE;
 use symphonia::core::codecs::CodecParameters;
 use symphonia::core::codecs::audio::{AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error;
@@ -13,7 +14,7 @@ use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream, ReadOnlySource};
 use symphonia::core::meta::MetadataOptions;
 
-use super::{AudioError, Input, Resampler, SAMPLE_RATE};
+use super::{AudioError, Input, Resampler};
 
 /// A recording being read: ask for chunks until there are none.
 ///

@@ -15,9 +15,6 @@ pub use decoder::AudioReader;
 pub use inputs::{Input, InputError, find_inputs};
 pub use resampler::{Resampler, UnsupportedRate};
 
-/// Samples a second that the recogniser hears, mono.
-pub const SAMPLE_RATE: u32 = 16_000;
-
 /// Why a file gives no audio at all. A file that gives some audio is not an error: see [`AudioReader::damage`].
 #[derive(Debug, thiserror::Error)]
 pub enum AudioError {

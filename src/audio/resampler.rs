@@ -1,6 +1,6 @@
 //! Any sample rate to 16 kHz.
 
-use super::SAMPLE_RATE;
+use kinglet_runtime::SAMPLE_RATE;
 use rubato::audioadapter_buffers::direct::SequentialSlice;
 use rubato::{
     Async, FixedAsync, Indexing, Resampler as _, SincInterpolationParameters, SincInterpolationType,

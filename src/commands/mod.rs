@@ -3,6 +3,8 @@
 mod inspect;
 mod model;
 mod pack;
+mod progress;
+mod transcribe;
 
 use clap::{Parser, Subcommand};
 
@@ -27,6 +29,7 @@ const EXIT_STATUS: &str = "Exit status: 0 all went well; 2 an input could not be
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Transcribe(transcribe::Transcribe),
     Inspect(inspect::Inspect),
     Pack(pack::Pack),
 }
@@ -35,6 +38,7 @@ impl CommandLine {
     /// Runs the command.
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
+            Command::Transcribe(command) => command.run(self.quiet),
             Command::Inspect(command) => command.run(),
             Command::Pack(command) => command.run(self.quiet),
         }
