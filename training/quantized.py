@@ -1,6 +1,7 @@
 """Integer arithmetic of the runtime, simulated on the float model.
 
-Weights: symmetric int8, one scale an output (largest magnitude / 127), rounded half to even, as `kinglet pack` writes them.
+Weights: symmetric int8, one scale an output, rounded half to even, as `kinglet pack` writes them: the step of the row's grid where
+its values lie on one (matrices that were published in 8 bits do), else the largest magnitude / 127.
 Activations: symmetric int8, one scale a row, computed on the fly. The first convolution, norms and biases stay float.
 """
 
@@ -29,14 +30,33 @@ def fake_quantize(x: torch.Tensor, dims: int | tuple = -1) -> torch.Tensor:
     return torch.where(scale > 0, torch.round(x / scale.clamp(min=1e-30)).clamp(-127, 127) * scale, 0.0)
 
 
+def grid_steps(weights: torch.Tensor) -> torch.Tensor:
+    """`[outputs, 1]`: the step of which all values of a row are multiples, -128 to 127 times it; zero where there is none."""
+    magnitudes = torch.cat((torch.zeros(len(weights), 1), weights.abs()), 1).sort(1).values
+    largest = magnitudes[:, -1:]
+    gaps = magnitudes.diff(dim=1)
+    # Rounding noise between equal values is far below the smallest step that 128 multiples allow.
+    gap = torch.where(gaps > largest / 512, gaps, torch.inf).amin(1, keepdim=True)
+    step = largest / (largest / gap).round().clamp(1, 128)
+    multiples = weights / step
+    on_grid = ((multiples - multiples.round()).abs() < 1e-3) & (multiples.round() <= 127) & (multiples.round() >= -128)
+    return torch.where(on_grid.all(1, keepdim=True), step, 0.0)
+
+
+def round_matrix(weights: torch.Tensor) -> torch.Tensor:
+    """`[outputs, inputs]` as int8 holds it."""
+    steps = grid_steps(weights)
+    return torch.where(steps > 0, torch.round(weights / steps.clamp(min=1e-30)) * steps, fake_quantize(weights))
+
+
 def quantize_weights(model: Moonshine, first_convolution: bool = False) -> None:
     """Rounds all matrices of `model` in place."""
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
-                module.weight.copy_(fake_quantize(module.weight))
+                module.weight.copy_(round_matrix(module.weight))
         for conv in model.frontend.conv[0 if first_convolution else 1 :]:
-            conv.weight.copy_(fake_quantize(conv.weight, (1, 2)))
+            conv.weight.copy_(round_matrix(conv.weight.flatten(1)).view_as(conv.weight))
 
 
 def apply(model: Moonshine, plan: Plan) -> None:
