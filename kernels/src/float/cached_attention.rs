@@ -5,6 +5,7 @@
 
 use super::AttentionShape;
 use super::attention::MAX_HEAD_WIDTH;
+use super::cached_frames::{Frames, Gathered, InOrder};
 use super::key_value_cache::{check_cache, largest_size, quantization};
 use super::lanes::{LANES, Lanes, Operation};
 use super::softmax::softmax;
@@ -33,14 +34,13 @@ pub struct Cache<'a> {
 /// Checked arguments.
 ///
 /// Invariants, relied on by unsafe code: `keys.values` and `values.values` have `heads * head_width` rows of `capacity`,
-/// which is a multiple of 16; `frames` is 1..=capacity and at most [`MAX_FRAMES`], and `positions`, if any, has as many, each below `capacity`.
-struct AttendCached<'a> {
+/// which is a multiple of 16 and more than each column in `frames`; these are 1 to [`MAX_FRAMES`].
+struct AttendCached<'a, F> {
     shape: AttentionShape,
     query: &'a [f32],
     keys: Cache<'a>,
     values: Cache<'a>,
-    frames: usize,
-    positions: Option<&'a [u16]>,
+    frames: F,
     /// `[heads][capacity]`.
     probabilities: &'a mut [f32],
     /// `[capacity]`.
@@ -48,19 +48,20 @@ struct AttendCached<'a> {
     out: &'a mut [f32],
 }
 
-impl Operation for AttendCached<'_> {
+impl<F: Frames> Operation for AttendCached<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes, const TILE: usize, const DIMS: usize>(self, lanes: L) {
         let capacity = self.keys.capacity;
         let width = self.shape.head_width;
-        let Some(weights) = self.scratch.get_mut(..self.frames.next_multiple_of(LANES)) else { return };
+        let Some(weights) = self.scratch.get_mut(..self.frames.count().next_multiple_of(LANES)) else {
+            return;
+        };
         let (weights, _) = weights.as_chunks_mut::<LANES>();
         let mut words = [0; MAX_HEAD_WIDTH];
         let heads = self.query.chunks_exact(width).zip(self.out.chunks_exact_mut(width));
         for (head, (query, out)) in heads.enumerate() {
-            let column = Column { positions: self.positions, frames: self.frames };
             let Some(probabilities) = self.probabilities.get_mut(head * capacity..) else { return };
             let Some(probabilities) = probabilities.get_mut(..weights.len() * LANES) else { return };
             let (blocks, _) = probabilities.as_chunks_mut::<LANES>();
@@ -79,30 +80,30 @@ impl Operation for AttendCached<'_> {
             let mut groups = blocks.chunks_exact_mut(BLOCKS);
             for group in &mut groups {
                 // SAFETY: these blocks of frames lie in each of the rows.
-                let sums = unsafe { score::<L, BLOCKS>(lanes, column, words, keys, capacity, block) };
+                let sums = unsafe { score::<L, BLOCKS>(lanes, self.frames, words, keys, capacity, block) };
                 for (index, (place, sum)) in group.iter_mut().zip(sums).enumerate() {
-                    let scales = column.scales(lanes, key_scales, block + index);
+                    let scales = self.frames.scales(lanes, key_scales, block + index);
                     lanes.store(lanes.mul(lanes.mul(lanes.sums_to_floats(sum), scales), factor), place);
                 }
                 block += BLOCKS;
             }
             for place in groups.into_remainder() {
                 // SAFETY: as above.
-                let [sum] = unsafe { score::<L, 1>(lanes, column, words, keys, capacity, block) };
-                let scales = column.scales(lanes, key_scales, block);
+                let [sum] = unsafe { score::<L, 1>(lanes, self.frames, words, keys, capacity, block) };
+                let scales = self.frames.scales(lanes, key_scales, block);
                 lanes.store(lanes.mul(lanes.mul(lanes.sums_to_floats(sum), scales), factor), place);
                 block += 1;
             }
 
-            let (valid, padding) = probabilities.split_at_mut(self.frames);
+            let (valid, padding) = probabilities.split_at_mut(self.frames.count());
             softmax(lanes, valid);
             padding.fill(0.0);
             let (blocks, _) = probabilities.as_chunks::<LANES>();
             for (block, (weight, probability)) in weights.iter_mut().zip(blocks).enumerate() {
-                let scales = column.scales(lanes, value_scales, block);
+                let scales = self.frames.scales(lanes, value_scales, block);
                 lanes.store(lanes.mul(lanes.load(probability), scales), weight);
             }
-            let valid = self.frames % LANES;
+            let valid = self.frames.count() % LANES;
             if let (Some(last), 1..) = (weights.last_mut(), valid) {
                 // The scale of a frame that does not exist may be NaN.
                 last[valid..].fill(0.0);
@@ -113,13 +114,13 @@ impl Operation for AttendCached<'_> {
             let mut row = values;
             for tile in tiles {
                 // SAFETY: `ROWS` rows of the cache, each with these blocks of frames.
-                let sums = unsafe { weigh::<L, ROWS>(lanes, column, weights, row, capacity) };
+                let sums = unsafe { weigh::<L, ROWS>(lanes, self.frames, weights, row, capacity) };
                 *tile = sums.map(|sum| sum as f32 * factor);
                 row = row.wrapping_add(ROWS * capacity);
             }
             for value in rest {
                 // SAFETY: one row of the cache.
-                let [sum] = unsafe { weigh::<L, 1>(lanes, column, weights, row, capacity) };
+                let [sum] = unsafe { weigh::<L, 1>(lanes, self.frames, weights, row, capacity) };
                 *value = sum as f32 * factor;
                 row = row.wrapping_add(capacity);
             }
@@ -161,73 +162,6 @@ fn to_words<L: Lanes>(lanes: L, scaled: L::F) -> [i16; LANES] {
     lanes.to_words(lanes.where_less(lanes.abs(scaled), lanes.splat(WORD + 0.25), scaled, lanes.splat(0.0)))
 }
 
-/// Where frame `t` lies in a row of the cache: at `t`, or at `positions[t]`.
-#[derive(Clone, Copy)]
-struct Column<'a> {
-    positions: Option<&'a [u16]>,
-    frames: usize,
-}
-
-impl Column<'_> {
-    /// The places of sixteen frames; that of the first one for frames that do not exist.
-    #[inline(always)]
-    fn places(self, positions: &[u16], block: usize) -> [usize; LANES] {
-        let mut places = [0; LANES];
-        for (lane, place) in places.iter_mut().enumerate() {
-            let frame = block * LANES + lane;
-            let frame = if frame < self.frames { frame } else { 0 };
-            *place = positions.get(frame).copied().unwrap_or(0).into();
-        }
-        places
-    }
-
-    /// `sums` plus sixteen frames of one row times `words`.
-    ///
-    /// # Safety
-    /// `row` is a row of the cache that the positions were checked against, and has block `block`.
-    #[inline(always)]
-    unsafe fn multiply<L: Lanes>(
-        self,
-        lanes: L,
-        row: *const i8,
-        block: usize,
-        words: L::Words,
-        sums: L::Sums,
-    ) -> L::Sums {
-        match self.positions {
-            // SAFETY: the block is in the row.
-            None => lanes.multiply_bytes(unsafe { &*row.add(block * LANES).cast() }, words, sums),
-            Some(positions) => {
-                let mut bytes = [0; LANES];
-                for (byte, place) in bytes.iter_mut().zip(self.places(positions, block)) {
-                    // SAFETY: every position is below the capacity.
-                    *byte = unsafe { *row.add(place) };
-                }
-                lanes.multiply_bytes(&bytes, words, sums)
-            }
-        }
-    }
-
-    /// The scales of sixteen frames.
-    #[inline(always)]
-    fn scales<L: Lanes>(self, lanes: L, scales: &[f32], block: usize) -> L::F {
-        let mut chosen = [0.0; LANES];
-        match self.positions {
-            None => {
-                if let Some(values) = scales.get(block * LANES..).and_then(|scales| scales.first_chunk()) {
-                    return lanes.load(values);
-                }
-            }
-            Some(positions) => {
-                for (scale, place) in chosen.iter_mut().zip(self.places(positions, block)) {
-                    *scale = scales.get(place).copied().unwrap_or(0.0);
-                }
-            }
-        }
-        lanes.load(&chosen)
-    }
-}
-
 /// Products of the query with `BLOCKS` blocks of keys, without their scales.
 ///
 /// # Safety
@@ -235,7 +169,7 @@ impl Column<'_> {
 #[inline(always)]
 unsafe fn score<L: Lanes, const BLOCKS: usize>(
     lanes: L,
-    column: Column<'_>,
+    frames: impl Frames,
     query: &[i16],
     keys: *const i8,
     capacity: usize,
@@ -247,7 +181,7 @@ unsafe fn score<L: Lanes, const BLOCKS: usize>(
         let value = lanes.splat_words(*value);
         for index in 0..BLOCKS {
             // SAFETY: the caller's promise.
-            sums[index] = unsafe { column.multiply(lanes, row, block + index, value, sums[index]) };
+            sums[index] = unsafe { frames.multiply(lanes, row, block + index, value, sums[index]) };
         }
         row = row.wrapping_add(capacity);
     }
@@ -261,7 +195,7 @@ unsafe fn score<L: Lanes, const BLOCKS: usize>(
 #[inline(always)]
 unsafe fn weigh<L: Lanes, const ROWS: usize>(
     lanes: L,
-    column: Column<'_>,
+    frames: impl Frames,
     weights: &[[f32; LANES]],
     values: *const i8,
     capacity: usize,
@@ -273,7 +207,7 @@ unsafe fn weigh<L: Lanes, const ROWS: usize>(
         for row in 0..ROWS {
             let start = values.wrapping_add(row * capacity);
             // SAFETY: the caller's promise.
-            sums[row] = unsafe { column.multiply(lanes, start, block, words, sums[row]) };
+            sums[row] = unsafe { frames.multiply(lanes, start, block, words, sums[row]) };
         }
     }
     let mut totals = [0; ROWS];
@@ -306,7 +240,7 @@ impl Kernels {
         scratch: &mut [f32],
         out: &mut [f32],
     ) -> Result<(), KernelError> {
-        self.cached(shape, query, keys, values, frames, None, probabilities, scratch, out)
+        self.cached(shape, query, keys, values, InOrder(frames), probabilities, scratch, out)
     }
 
     /// [`Self::attend_cached`] where frame `t` lies in column `positions[t]`: one hypothesis of several that share the
@@ -328,8 +262,7 @@ impl Kernels {
     ) -> Result<(), KernelError> {
         let last = positions.iter().copied().max().unwrap_or(0).into();
         KernelError::check_range("position", last, 0, keys.capacity.saturating_sub(1))?;
-        let frames = positions.len();
-        self.cached(shape, query, keys, values, frames, Some(positions), probabilities, scratch, out)
+        self.cached(shape, query, keys, values, Gathered(positions), probabilities, scratch, out)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the operands of the operation, each with its own shape")]
@@ -339,8 +272,7 @@ impl Kernels {
         query: &[f32],
         keys: Cache<'_>,
         values: Cache<'_>,
-        frames: usize,
-        positions: Option<&[u16]>,
+        frames: impl Frames,
         probabilities: &mut [f32],
         scratch: &mut [f32],
         out: &mut [f32],
@@ -350,14 +282,14 @@ impl Kernels {
         check_cache(keys.values, keys.scales, capacity, shape.heads, width)?;
         KernelError::check_range("capacity of the values", values.capacity, capacity, capacity)?;
         check_cache(values.values, values.scales, capacity, shape.heads, width)?;
-        KernelError::check_range("frames", frames, 1, capacity.min(MAX_FRAMES))?;
+        KernelError::check_range("frames", frames.count(), 1, capacity.min(MAX_FRAMES))?;
         let query = KernelError::prefix("query", query, width)?;
         KernelError::check_rows("probabilities", probabilities.len(), shape.heads, capacity, capacity)?;
         KernelError::check_rows("scratch", scratch.len(), 1, capacity, capacity)?;
         let given = out.len();
         let out = out.get_mut(..width).ok_or(KernelError::TooShort { name: "out", needed: width, given })?;
         let shape = *shape;
-        self.run(AttendCached { shape, query, keys, values, frames, positions, probabilities, scratch, out });
+        self.run(AttendCached { shape, query, keys, values, frames, probabilities, scratch, out });
         Ok(())
     }
 }

@@ -10,6 +10,7 @@
 mod activation;
 mod attention;
 mod cached_attention;
+mod cached_frames;
 mod embedding;
 mod exponential;
 mod key_value_cache;
