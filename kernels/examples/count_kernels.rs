@@ -1,0 +1,58 @@
+//! How many instructions does a matrix product execute? Run by `benchmarks/count_kernels.sh` under QEMU.
+//!
+//!     count_kernels INSTRUCTION_SET ROWS OUTPUTS INPUTS
+//!
+//! Quantizes and multiplies once, between marks that the counting plugin understands: region 0 is
+//! the quantization, region 1 the product.
+
+use std::process::ExitCode;
+
+use kinglet_kernels::{InstructionSet, Kernels};
+use kinglet_model_format::Int8Matrix;
+
+/// Instructions without effect, which the counter reads as the start and the end of a region.
+macro_rules! mark {
+    ($hint:literal) => {
+        #[cfg(target_arch = "aarch64")]
+        // SAFETY: a hint without a meaning does nothing.
+        unsafe {
+            core::arch::asm!(concat!("hint #", $hint), options(nostack, preserves_flags));
+        }
+    };
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [set, rows, outputs, inputs] = &arguments[..] else {
+        eprintln!(
+            "usage: count_kernels INSTRUCTION_SET ROWS OUTPUTS INPUTS (outputs and inputs multiples of 16)"
+        );
+        return ExitCode::from(2);
+    };
+    let Some(kernels) = set.parse::<InstructionSet>().ok().and_then(Kernels::new) else {
+        eprintln!("{set}: no such instructions here");
+        return ExitCode::from(2);
+    };
+    let size = |text: &String| text.parse::<usize>().expect("a number");
+    let (rows, outputs, inputs) = (size(rows), size(outputs), size(inputs));
+
+    let source: Vec<f32> = (0..rows * inputs).map(|index| (index % 251) as f32 - 125.0).collect();
+    let values: Vec<i8> = (0..outputs * inputs).map(|index| (index * 37 % 255) as i8).collect();
+    let scales = vec![0.01; outputs];
+    let bias = vec![0.5; outputs];
+    let weights = Int8Matrix::new(outputs, inputs, &values, &scales).expect("multiples of 16");
+    let mut quantized = vec![0; Kernels::quantized_bytes(rows, inputs)];
+    let mut row_scales = vec![0.0; rows];
+    let mut out = vec![0.0; rows * outputs];
+
+    mark!(0x70);
+    let quantized = kernels.quantize_rows(&source, inputs, rows, inputs, &mut quantized, &mut row_scales);
+    mark!(0x78);
+    let quantized = quantized.expect("lengths fit");
+    mark!(0x71);
+    let product = kernels.matmul(&quantized, &weights, Some(&bias), &mut out, outputs);
+    mark!(0x79);
+    product.expect("lengths fit");
+    std::hint::black_box(&out);
+    ExitCode::SUCCESS
+}
