@@ -182,7 +182,7 @@ macro_rules! instruction_set_tests {
                     1e-36, 1e-35, 1e-34, f32::MIN_POSITIVE, 1e-45, -1e-45, 0.0, -0.0, 0.5, 1.0, 2.5, 126.5, -127.0,
                 ];
                 for (seed, &value) in strange.iter().enumerate() {
-                    for inputs in [1, 16, 19, 40] {
+                    for inputs in [1, 16, 19, 40, 130] {
                         let mut case = Case::random(seed as u64, 3, inputs, 5);
                         let place = case.source_stride + inputs - 1;
                         case.source[place] = value;

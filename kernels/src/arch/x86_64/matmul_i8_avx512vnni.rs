@@ -52,15 +52,15 @@ unsafe fn all_rows<const PANELS: usize>(panels: &[Panel<'_>; PANELS]) {
             tile::<12, PANELS>(panels, &offsets, row);
             row += 12;
         }
-        if rows - row >= 8 {
-            tile::<8, PANELS>(panels, &offsets, row);
-            row += 8;
-        }
-        if rows - row >= 4 {
-            tile::<4, PANELS>(panels, &offsets, row);
-            row += 4;
-        }
         match rows - row {
+            11 => tile::<11, PANELS>(panels, &offsets, row),
+            10 => tile::<10, PANELS>(panels, &offsets, row),
+            9 => tile::<9, PANELS>(panels, &offsets, row),
+            8 => tile::<8, PANELS>(panels, &offsets, row),
+            7 => tile::<7, PANELS>(panels, &offsets, row),
+            6 => tile::<6, PANELS>(panels, &offsets, row),
+            5 => tile::<5, PANELS>(panels, &offsets, row),
+            4 => tile::<4, PANELS>(panels, &offsets, row),
             3 => tile::<3, PANELS>(panels, &offsets, row),
             2 => tile::<2, PANELS>(panels, &offsets, row),
             1 => tile::<1, PANELS>(panels, &offsets, row),
