@@ -26,9 +26,9 @@ macro_rules! largest {
     };
 }
 
-/// 32 values: loaded, scaled, rounded to even and narrowed into v0 and v4, their low bytes.
+/// 32 values: loaded, scaled, rounded to even and narrowed to their low bytes, into two registers.
 macro_rules! quantize_32 {
-    () => {
+    ($low:literal $high:literal) => {
         concat!(
             "ld1 {{v0.4s, v1.4s, v2.4s, v3.4s}}, [{source}], #64\n",
             "ld1 {{v4.4s, v5.4s, v6.4s, v7.4s}}, [{source}], #64\n",
@@ -38,8 +38,8 @@ macro_rules! quantize_32 {
             "uzp1 v2.8h, v2.8h, v3.8h\n",
             "uzp1 v4.8h, v4.8h, v5.8h\n",
             "uzp1 v6.8h, v6.8h, v7.8h\n",
-            "uzp1 v0.16b, v0.16b, v2.16b\n",
-            "uzp1 v4.16b, v4.16b, v6.16b\n",
+            "uzp1 ", $low, ".16b, v0.16b, v2.16b\n",
+            "uzp1 ", $high, ".16b, v4.16b, v6.16b\n",
         )
     };
     (@ $name:literal $operand:literal: $($v:literal)+) => {
@@ -47,15 +47,14 @@ macro_rules! quantize_32 {
     };
 }
 
-/// Blocks of 64 values, at least one, to `$target`, which moves on; `$store` stores v0 and v4.
+/// Blocks of 64 values, at least one, to `$target`, which moves on; `$store` stores v16 to v19.
 macro_rules! quantize_blocks {
     ($blocks:ident, $inverse:ident, $target:ident, $($store:literal),+; $($operand:tt)*) => {
         asm!(
             "2:",
-            quantize_32!(),
-            $($store,)+
+            quantize_32!("v16" "v17"),
             "subs {blocks}, {blocks}, #1",
-            quantize_32!(),
+            quantize_32!("v18" "v19"),
             $($store,)+
             "b.ne 2b",
             source = inout(reg) $blocks.as_ptr() => _,
@@ -65,6 +64,7 @@ macro_rules! quantize_blocks {
             $($operand)*
             out("v0") _, out("v1") _, out("v2") _, out("v3") _,
             out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+            out("v16") _, out("v17") _, out("v18") _, out("v19") _,
             options(nostack),
         )
     };
@@ -132,12 +132,14 @@ fn largest_magnitude(row: &[f32]) -> u32 {
         }
         largest = [a, b, c, d];
     }
-    let (chunks, tail) = rest.as_chunks::<16>();
-    for chunk in chunks {
-        largest = larger(largest, chunk);
-    }
-    if !tail.is_empty() {
-        largest = larger(largest, &padded(tail));
+    if !rest.is_empty() {
+        let (chunks, tail) = rest.as_chunks::<16>();
+        for chunk in chunks {
+            largest = larger(largest, chunk);
+        }
+        if !tail.is_empty() {
+            largest = larger(largest, &padded(tail));
+        }
     }
     let [a, b, c, d] = largest;
     vmaxvq_u32(vmaxq_u32(vmaxq_u32(a, b), vmaxq_u32(c, d)))
@@ -181,12 +183,18 @@ unsafe fn quantize_row<const PAIRED: bool>(row: &[f32], inverse: f32, mut target
         if blocks.is_empty() {
         } else if PAIRED {
             quantize_blocks!(blocks, inverse, target,
-                "st1 {{v0.d}}[0], [{target}], {step}", "st1 {{v0.d}}[1], [{target}], {step}",
-                "st1 {{v4.d}}[0], [{target}], {step}", "st1 {{v4.d}}[1], [{target}], {step}";
+                "st1 {{v16.d}}[0], [{target}], {step}", "st1 {{v16.d}}[1], [{target}], {step}",
+                "st1 {{v17.d}}[0], [{target}], {step}", "st1 {{v17.d}}[1], [{target}], {step}",
+                "st1 {{v18.d}}[0], [{target}], {step}", "st1 {{v18.d}}[1], [{target}], {step}",
+                "st1 {{v19.d}}[0], [{target}], {step}", "st1 {{v19.d}}[1], [{target}], {step}";
                 step = in(reg) 16_usize,);
         } else {
-            quantize_blocks!(blocks, inverse, target, "stp q0, q4, [{target}], #32";);
+            quantize_blocks!(blocks, inverse, target,
+                "st1 {{v16.16b, v17.16b, v18.16b, v19.16b}}, [{target}], #64";);
         }
+    }
+    if rest.is_empty() {
+        return;
     }
     let (chunks, tail) = rest.as_chunks::<16>();
     // SAFETY: the caller's: each chunk takes the next 16 bytes.
