@@ -3,6 +3,7 @@
 
 mod commands;
 mod failure;
+mod machine;
 mod partial_file;
 
 use std::io::Write;

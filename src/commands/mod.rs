@@ -1,5 +1,6 @@
 //! One file for each command.
 
+mod bench;
 mod inspect;
 mod model;
 mod pack;
@@ -32,6 +33,7 @@ enum Command {
     Transcribe(transcribe::Transcribe),
     Inspect(inspect::Inspect),
     Pack(pack::Pack),
+    Bench(bench::Bench),
 }
 
 impl CommandLine {
@@ -41,6 +43,7 @@ impl CommandLine {
             Command::Transcribe(command) => command.run(self.quiet),
             Command::Inspect(command) => command.run(),
             Command::Pack(command) => command.run(self.quiet),
+            Command::Bench(command) => command.run(),
         }
     }
 }
