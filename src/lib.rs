@@ -9,6 +9,8 @@
 #![deny(unsafe_code)]
 
 pub mod audio;
+#[cfg(feature = "embed-model")]
+mod embedded_model;
 pub mod model_file;
 pub mod output;
 pub mod transcription;

@@ -24,6 +24,8 @@ pub struct ModelFile(Bytes);
 
 #[derive(Debug)]
 enum Bytes {
+    #[cfg(feature = "embed-model")]
+    Embedded(&'static [u8]),
     Mapped(Mmap),
     Owned { buffer: Vec<u8>, start: usize, length: usize },
 }
@@ -51,6 +53,12 @@ impl ModelFile {
         buffer.copy_within(..length, start);
         Ok(Self(Bytes::Owned { buffer, start, length }))
     }
+
+    /// The model that was built into this program.
+    #[cfg(feature = "embed-model")]
+    pub fn embedded() -> Self {
+        Self(Bytes::Embedded(crate::embedded_model::bytes()))
+    }
 }
 
 /// Maps a whole file, read-only.
@@ -67,6 +75,8 @@ impl Deref for ModelFile {
 
     fn deref(&self) -> &[u8] {
         match &self.0 {
+            #[cfg(feature = "embed-model")]
+            Bytes::Embedded(bytes) => bytes,
             Bytes::Mapped(mapping) => mapping,
             Bytes::Owned { buffer, start, length } => buffer.get(*start..start + length).unwrap_or_default(),
         }

@@ -51,6 +51,12 @@ pub fn parse<'m>(name: &str, file: &'m ModelFile) -> Result<Model<'m>, Failure> 
     Model::parse(file).map_err(|cause| Failure::input(name, format!("{cause}; copy or pack it again")))
 }
 
+#[cfg(feature = "embed-model")]
+fn built_in() -> Result<ModelFile, Failure> {
+    Ok(ModelFile::embedded())
+}
+
+#[cfg(not(feature = "embed-model"))]
 fn built_in() -> Result<ModelFile, Failure> {
     Err(Failure {
         status: 1,
