@@ -39,6 +39,7 @@ def main() -> None:
     command.add_argument("--first-convolution", action="store_true", help="with --int8: the first convolution too")
     command.add_argument("--cache", action="store_true", help="with --int8: attention keys and values too")
     command.add_argument("--convolution-scale", choices=["patch", "frame", "clip"], default="patch")
+    command.add_argument("--wide", nargs="*", default=[], metavar="PREFIX", help="with --int8: two int8 rows for inputs of these modules, e.g. decoder frontend.conv.2")
     command = commands.add_parser("fixtures")
     command.add_argument("--output", type=Path, default=HERE.parent / "tests" / "data")
     arguments = parser.parse_args()
@@ -63,6 +64,7 @@ def transcribe(arguments) -> None:
             first_convolution=arguments.first_convolution,
             cache=arguments.cache,
             convolution_scale=arguments.convolution_scale,
+            wide=tuple(arguments.wide),
         )
         with torch.no_grad():
             quantized.apply(model, plan)
