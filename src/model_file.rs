@@ -27,7 +27,11 @@ enum Bytes {
     #[cfg(feature = "embed-model")]
     Embedded(&'static [u8]),
     Mapped(Mmap),
-    Owned { buffer: Vec<u8>, start: usize, length: usize },
+    Owned {
+        buffer: Vec<u8>,
+        start: usize,
+        length: usize,
+    },
 }
 
 impl ModelFile {
