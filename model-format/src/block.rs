@@ -1,6 +1,6 @@
 //! Layers with their tensors in place: what the runtime runs.
 
-use crate::config::{Activation, Config, MAX_WIDTH, StackConfig};
+use crate::config::{Activation, ActivationBits, Config, MAX_WIDTH, StackConfig};
 use crate::error::Rule;
 use crate::layer::{Layer, Part, Role};
 use crate::matrix::Matrix;
@@ -51,6 +51,8 @@ pub struct FeedForward<'a> {
 /// A block of the encoder.
 #[derive(Debug, Clone, Copy)]
 pub struct EncoderBlock<'a> {
+    /// How finely its inputs are rounded.
+    pub bits: ActivationBits,
     /// Before self-attention.
     pub attention_norm: Norm<'a>,
     /// Self-attention.
@@ -64,6 +66,8 @@ pub struct EncoderBlock<'a> {
 /// A block of the decoder.
 #[derive(Debug, Clone, Copy)]
 pub struct DecoderBlock<'a> {
+    /// How finely its inputs are rounded.
+    pub bits: ActivationBits,
     /// Before self-attention.
     pub attention_norm: Norm<'a>,
     /// Causal self-attention.
@@ -81,6 +85,8 @@ pub struct DecoderBlock<'a> {
 /// A strided convolution over time.
 #[derive(Debug, Clone, Copy)]
 pub struct Convolution<'a> {
+    /// How finely its inputs are rounded.
+    pub bits: ActivationBits,
     /// Frames that one output sees.
     pub kernel: usize,
     /// Frames between outputs.
@@ -100,6 +106,8 @@ pub struct Convolution<'a> {
 /// The end of the network.
 #[derive(Debug, Clone, Copy)]
 pub struct OutputHead<'a> {
+    /// How finely its inputs are rounded.
+    pub bits: ActivationBits,
     /// Behind the last decoder block.
     pub norm: Norm<'a>,
     /// `[vocabulary, width]`.
@@ -133,8 +141,9 @@ pub(crate) struct Resolver<'a> {
 
 impl<'a> Resolver<'a> {
     pub(crate) fn convolution(&self, inputs: usize) -> Result<Convolution<'a>, Rule> {
-        let [kernel, stride, activation, outputs, ..] = self.layer.parameters;
-        self.only(&[Role::Kernel, Role::GroupNorm], 4)?;
+        let [kernel, stride, activation, outputs, bits, _] = self.layer.parameters;
+        self.only(&[Role::Kernel, Role::GroupNorm], 5)?;
+        let bits = ActivationBits::from_code(bits)?;
         if !(1..=1024).contains(&kernel) {
             return Err(Rule::Range("kernel"));
         }
@@ -153,14 +162,15 @@ impl<'a> Resolver<'a> {
         let has_norm = self.layer.slot(Role::GroupNorm, Part::Weight).is_some();
         let group_norm = if has_norm { Some(self.norm(Role::GroupNorm, outputs)?) } else { None };
         let stride = stride as usize;
-        Ok(Convolution { kernel, stride, activation, inputs, outputs, linear, group_norm })
+        Ok(Convolution { bits, kernel, stride, activation, inputs, outputs, linear, group_norm })
     }
 
     pub(crate) fn encoder_block(&self, config: &Config) -> Result<EncoderBlock<'a>, Rule> {
         use Role::*;
-        self.only(&[AttentionNorm, Query, Key, Value, AttentionOutput, FeedForwardNorm, Up, Gate, Down], 0)?;
+        self.only(&[AttentionNorm, Query, Key, Value, AttentionOutput, FeedForwardNorm, Up, Gate, Down], 1)?;
         let stack = &config.encoder;
         Ok(EncoderBlock {
+            bits: self.bits()?,
             attention_norm: self.norm(AttentionNorm, stack.width)?,
             attention: self.attention([Query, Key, Value, AttentionOutput], stack, stack.width)?,
             feed_forward_norm: self.norm(FeedForwardNorm, stack.width)?,
@@ -171,9 +181,10 @@ impl<'a> Resolver<'a> {
     pub(crate) fn decoder_block(&self, config: &Config) -> Result<DecoderBlock<'a>, Rule> {
         use Role::*;
         let cross = [CrossQuery, CrossKey, CrossValue, CrossOutput];
-        self.only(&DECODER_ROLES, 0)?;
+        self.only(&DECODER_ROLES, 1)?;
         let stack = &config.decoder;
         Ok(DecoderBlock {
+            bits: self.bits()?,
             attention_norm: self.norm(AttentionNorm, stack.width)?,
             attention: self.attention([Query, Key, Value, AttentionOutput], stack, stack.width)?,
             cross_norm: self.norm(CrossNorm, stack.width)?,
@@ -189,16 +200,23 @@ impl<'a> Resolver<'a> {
     }
 
     pub(crate) fn output(&self, config: &Config) -> Result<OutputHead<'a>, Rule> {
-        self.only(&[Role::FinalNorm, Role::Embedding, Role::Vocabulary], 0)?;
+        self.only(&[Role::FinalNorm, Role::Embedding, Role::Vocabulary], 1)?;
         let (vocabulary, width) = (config.vocabulary, config.decoder.width);
         let embedding = self.linear(Role::Embedding, vocabulary, width)?;
         let untied = self.layer.slot(Role::Vocabulary, Part::Weight).is_some();
         let head = if untied { self.linear(Role::Vocabulary, vocabulary, width)? } else { embedding };
         Ok(OutputHead {
+            bits: self.bits()?,
             norm: self.norm(Role::FinalNorm, width)?,
             embedding: embedding.weight,
             vocabulary: head,
         })
+    }
+
+    /// The first parameter of every layer but a convolution and a norm.
+    fn bits(&self) -> Result<ActivationBits, Rule> {
+        let [bits, ..] = self.layer.parameters;
+        ActivationBits::from_code(bits)
     }
 
     fn attention(

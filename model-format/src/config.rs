@@ -42,6 +42,25 @@ impl Activation {
     }
 }
 
+/// How finely a layer rounds what goes into its matrices. Weights are not concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ActivationBits {
+    /// int8, one scale a row.
+    Eight,
+    /// The sum of two int8 rows: twice the work, for layers whose rounding would be heard.
+    Sixteen,
+}
+
+impl ActivationBits {
+    pub(crate) fn from_code(code: u32) -> Result<Self, Rule> {
+        match code {
+            8 => Ok(Self::Eight),
+            16 => Ok(Self::Sixteen),
+            _ => Err(Rule::Code("activation bits")),
+        }
+    }
+}
+
 /// How an attention block knows the order of its frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Positions {

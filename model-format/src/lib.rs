@@ -36,7 +36,9 @@ mod model;
 pub mod pack;
 
 pub use block::{Attention, Convolution, DecoderBlock, EncoderBlock, FeedForward, Linear, Norm, OutputHead};
-pub use config::{Activation, Config, FrontendConfig, FrontendKind, Positions, StackConfig, Tokens};
+pub use config::{
+    Activation, ActivationBits, Config, FrontendConfig, FrontendKind, Positions, StackConfig, Tokens,
+};
 pub use error::{FormatError, Rule};
 pub use layer::{Layer, LayerKind, LayerTable, Part, Role, Slot};
 pub use matrix::{

@@ -6,11 +6,11 @@
 use crate::alignment;
 use crate::encoder::{RotaryTables, attention_shape, feed_forward, norm_rows};
 use crate::error::Error;
-use crate::project::{Input, part, part_mut, prefix, prefix_mut};
+use crate::project::{Input, Rounding, part, part_mut, prefix, prefix_mut};
 use crate::region::buffers;
-use crate::sizes::{ROWS, Sizes};
+use crate::sizes::Sizes;
 use kinglet_kernels::{Cache, CacheMut, Kernels, Rows, dequantize_row};
-use kinglet_model_format::{DecoderBlock, Matrix, Model, OutputHead, StackConfig};
+use kinglet_model_format::{ActivationBits, DecoderBlock, Matrix, Model, OutputHead, StackConfig};
 
 /// Frames that are written to a cache together.
 const CACHE_FRAMES: usize = 16;
@@ -28,10 +28,10 @@ buffers! {
         value_scales: [f32; sizes.decoder_layers * sizes.decoder_heads * sizes.frame_capacity],
         /// `[CACHE_FRAMES, attention width]`.
         projected: [f32; CACHE_FRAMES * sizes.decoder_attention],
-        /// `[ROWS, inputs]` quantized.
-        rows: [i8; Kernels::quantized_bytes(ROWS, sizes.encoder_width)],
-        /// `[ROWS]`.
-        row_scales: [f32; ROWS],
+        /// `[CACHE_FRAMES, width]` quantized.
+        rows: [i8; Kernels::quantized_bytes(CACHE_FRAMES, sizes.encoder_width)],
+        /// `[CACHE_FRAMES]`.
+        row_scales: [f32; CACHE_FRAMES],
     }
 }
 
@@ -57,21 +57,23 @@ buffers! {
         /// `[beam, width]`.
         states: [f32; sizes.beam * sizes.decoder_width],
         /// `[beam, width]`.
-        normed: [f32; sizes.beam * sizes.decoder_width.max(sizes.decoder_attention)],
+        normed: [f32; sizes.beam * sizes.decoder_rows * sizes.decoder_width.max(sizes.decoder_attention)],
         /// `[beam, attention width]`.
-        queries: [f32; sizes.beam * sizes.decoder_width.max(sizes.decoder_attention)],
+        queries: [f32; sizes.beam * sizes.decoder_rows * sizes.decoder_width.max(sizes.decoder_attention)],
         /// `[beam, attention width]`.
-        projected: [f32; sizes.beam * sizes.decoder_attention],
+        projected: [f32; sizes.beam * sizes.decoder_rows * sizes.decoder_attention],
         /// `[beam, feed-forward width]`.
-        middle: [f32; sizes.beam * sizes.decoder_feed_forward],
+        middle: [f32; sizes.beam * sizes.decoder_rows * sizes.decoder_feed_forward],
         /// `[beam, feed-forward width]`, where there is a gate.
-        gate: [f32; if sizes.decoder_gate { sizes.beam * sizes.decoder_feed_forward } else { 0 }],
-        /// `[beam, inputs]` quantized.
-        rows: [i8; Kernels::quantized_bytes(sizes.beam, sizes.decoder_inputs())],
-        /// `[beam]`.
-        row_scales: [f32; sizes.beam],
+        gate: [f32; if sizes.decoder_gate { sizes.beam * sizes.decoder_rows * sizes.decoder_feed_forward } else { 0 }],
+        /// `[2 beam, inputs]`, where a block splits rows.
+        split: [f32; Sizes::split(sizes.beam, sizes.decoder_rows, sizes.decoder_inputs())],
+        /// `[beam or 2 beam, inputs]` quantized.
+        rows: [i8; Kernels::quantized_bytes(sizes.beam * sizes.decoder_rows, sizes.decoder_inputs())],
+        /// `[beam or 2 beam]`.
+        row_scales: [f32; sizes.beam * sizes.decoder_rows],
         /// `[beam, vocabulary]`.
-        logits: [f32; sizes.beam * sizes.vocabulary],
+        logits: [f32; sizes.beam * sizes.decoder_rows * sizes.vocabulary],
     }
 }
 
@@ -116,15 +118,17 @@ pub(crate) fn fill_cross(
     let CrossBuffers { keys, values, key_scales, value_scales, projected, rows, row_scales } = cross;
     for first in (0..frames).step_by(CACHE_FRAMES) {
         let count = CACHE_FRAMES.min(frames - first);
-        let states = part(states, first * width, count * width)?;
-        let input = Input::new(kernels, states, width, count, width, rows, row_scales)?;
+        let source = Rows { values: part(states, first * width, count * width)?, stride: width };
+        // What comes of it is kept as int8: sixteen bits here would be lost there.
+        let mut rounding = Rounding { split: &mut [], rows, scales: row_scales };
+        let input = Input::new(kernels, ActivationBits::Eight, source, count, width, &mut rounding)?;
         for (layer, block) in model.decoder_blocks().enumerate() {
             let attention = &block.cross_attention;
             for (linear, cache, scales) in [
                 (&attention.key, &mut *keys, &mut *key_scales),
                 (&attention.value, &mut *values, &mut *value_scales),
             ] {
-                input.times(linear, projected, inner)?;
+                input.times(linear, projected)?;
                 let cache = part_mut(cache, layer * inner * capacity, inner * capacity)?;
                 let scales = part_mut(scales, layer * config.heads * capacity, config.heads * capacity)?;
                 let cache = CacheMut { values: cache, scales, capacity };
@@ -185,18 +189,21 @@ impl<'m, 'b> Decoder<'m, 'b> {
         for (layer, block) in model.decoder_blocks().enumerate() {
             self.self_attention(layer, &block, input)?;
             self.cross_attention(layer, &block, input)?;
-            let DecoderBuffers { states, normed, middle, gate, rows, row_scales, .. } = &mut self.buffers;
+            let DecoderBuffers { states, normed, middle, gate, split, rows, row_scales, .. } =
+                &mut self.buffers;
+            let mut rounding = Rounding { split, rows, scales: row_scales };
             let states = prefix_mut(states, count * width)?;
             norm_rows(kernels, &block.feed_forward_norm, &config, states, count, normed)?;
             let network = &block.feed_forward;
-            feed_forward(kernels, &config, network, count, normed, middle, gate, rows, row_scales)?;
+            feed_forward(kernels, &config, block.bits, network, count, normed, middle, gate, &mut rounding)?;
             kernels.add(states, normed)?;
         }
         self.store_attention(input);
-        let DecoderBuffers { states, normed, rows, row_scales, logits, .. } = &mut self.buffers;
+        let DecoderBuffers { states, normed, split, rows, row_scales, logits, .. } = &mut self.buffers;
+        let mut rounding = Rounding { split, rows, scales: row_scales };
         norm_rows(kernels, &self.output.norm, &config, states, count, normed)?;
-        let quantized = Input::new(kernels, normed, width, count, width, rows, row_scales)?;
-        quantized.times(&self.output.vocabulary, logits, self.output.vocabulary.weight.outputs())
+        let (source, bits) = (Rows { values: normed, stride: width }, self.output.bits);
+        Input::new(kernels, bits, source, count, width, &mut rounding)?.times(&self.output.vocabulary, logits)
     }
 
     fn embed(&mut self, input: &StepInput<'_>) -> Result<(), Error> {
@@ -229,20 +236,29 @@ impl<'m, 'b> Decoder<'m, 'b> {
             projected,
             probabilities,
             scratch,
+            split,
             rows,
             row_scales,
             ..
         } = &mut self.buffers;
+        let mut rounding = Rounding { split, rows, scales: row_scales };
         let states = prefix_mut(states, count * width)?;
         norm_rows(kernels, &block.attention_norm, &config, states, count, normed)?;
-        let quantized = Input::new(kernels, normed, width, count, width, rows, row_scales)?;
+        let quantized = Input::new(
+            kernels,
+            block.bits,
+            Rows { values: normed, stride: width },
+            count,
+            width,
+            &mut rounding,
+        )?;
         let keys = part_mut(keys, layer * inner * capacity, inner * capacity)?;
         let values = part_mut(values, layer * inner * capacity, inner * capacity)?;
         let scale_count = config.heads * capacity;
         let key_scales = part_mut(key_scales, layer * scale_count, scale_count)?;
         let value_scales = part_mut(value_scales, layer * scale_count, scale_count)?;
         let first_column = input.step * input.beam;
-        quantized.times(&block.attention.key, projected, inner)?;
+        quantized.times(&block.attention.key, projected)?;
         for row in prefix_mut(projected, count * inner)?.chunks_exact_mut(inner) {
             self.rotary.turn(kernels, &config, input.step, row)?;
         }
@@ -257,7 +273,7 @@ impl<'m, 'b> Decoder<'m, 'b> {
             first_column,
             cache,
         )?;
-        quantized.times(&block.attention.value, projected, inner)?;
+        quantized.times(&block.attention.value, projected)?;
         let cache = CacheMut { values, scales: value_scales, capacity };
         kernels.cache_write(
             Rows { values: projected, stride },
@@ -267,7 +283,7 @@ impl<'m, 'b> Decoder<'m, 'b> {
             first_column,
             cache,
         )?;
-        quantized.times(&block.attention.query, queries, inner)?;
+        quantized.times(&block.attention.query, queries)?;
         let keys = Cache { values: keys, scales: key_scales, capacity };
         let values = Cache { values, scales: value_scales, capacity };
         for (index, query) in prefix_mut(queries, count * inner)?.chunks_exact_mut(inner).enumerate() {
@@ -290,8 +306,15 @@ impl<'m, 'b> Decoder<'m, 'b> {
                 )?;
             }
         }
-        let quantized = Input::new(kernels, normed, inner, count, inner, rows, row_scales)?;
-        quantized.times(&block.attention.output, queries, width)?;
+        let quantized = Input::new(
+            kernels,
+            block.bits,
+            Rows { values: normed, stride: inner },
+            count,
+            inner,
+            &mut rounding,
+        )?;
+        quantized.times(&block.attention.output, queries)?;
         kernels.add(states, queries)?;
         Ok(())
     }
@@ -323,14 +346,23 @@ impl<'m, 'b> Decoder<'m, 'b> {
             probabilities,
             scratch,
             attention_sums,
+            split,
             rows,
             row_scales,
             ..
         } = &mut self.buffers;
+        let mut rounding = Rounding { split, rows, scales: row_scales };
         let states = prefix_mut(states, count * width)?;
         norm_rows(kernels, &block.cross_norm, &config, states, count, normed)?;
-        let quantized = Input::new(kernels, normed, width, count, width, rows, row_scales)?;
-        quantized.times(&block.cross_attention.query, queries, inner)?;
+        let quantized = Input::new(
+            kernels,
+            block.bits,
+            Rows { values: normed, stride: width },
+            count,
+            width,
+            &mut rounding,
+        )?;
+        quantized.times(&block.cross_attention.query, queries)?;
         let queries_of = prefix(queries, count * inner)?.chunks_exact(inner);
         for (index, (query, sums)) in queries_of.zip(attention_sums.chunks_exact_mut(capacity)).enumerate() {
             let out = part_mut(normed, index * inner, inner)?;
@@ -340,8 +372,15 @@ impl<'m, 'b> Decoder<'m, 'b> {
                 kernels.add(sums, head)?;
             }
         }
-        let quantized = Input::new(kernels, normed, inner, count, inner, rows, row_scales)?;
-        quantized.times(&block.cross_attention.output, queries, width)?;
+        let quantized = Input::new(
+            kernels,
+            block.bits,
+            Rows { values: normed, stride: inner },
+            count,
+            inner,
+            &mut rounding,
+        )?;
+        quantized.times(&block.cross_attention.output, queries)?;
         kernels.add(states, queries)?;
         Ok(())
     }

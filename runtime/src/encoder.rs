@@ -5,11 +5,11 @@
 
 use crate::error::Error;
 use crate::frontend::activate;
-use crate::project::{Input, part, part_mut, prefix, prefix_mut};
+use crate::project::{Input, Rounding, part, part_mut, prefix, prefix_mut, result_rows};
 use crate::region::buffers;
 use crate::sizes::{ROWS, Sizes};
 use kinglet_kernels::{AttentionShape, Kernels, Rows, attend_scratch};
-use kinglet_model_format::{EncoderBlock, FeedForward, Model, Norm, StackConfig};
+use kinglet_model_format::{ActivationBits, EncoderBlock, FeedForward, Model, Norm, StackConfig};
 
 /// Query rows that attention takes at once.
 const QUERIES: usize = 16;
@@ -17,24 +17,26 @@ const QUERIES: usize = 16;
 buffers! {
     /// Working memory of the encoder.
     EncoderBuffers(sizes: Sizes) phase "encoder" {
-        /// `[frames, attention width]`.
-        keys: [f32; sizes.frames * sizes.encoder_attention],
-        /// `[frames, attention width]`.
-        values: [f32; sizes.frames * sizes.encoder_attention],
+        /// `[frames, attention width]`, and room for the rows of a product at sixteen bits.
+        keys: [f32; (sizes.frames + ROWS) * sizes.encoder_attention],
+        /// `[frames, attention width]`, and room for the rows of a product at sixteen bits.
+        values: [f32; (sizes.frames + ROWS) * sizes.encoder_attention],
         /// Scores of one head for 16 queries, and those queries.
         scores: [f32; attend_scratch(sizes.frames, sizes.encoder_head)],
         /// `[ROWS, width]`.
-        normed: [f32; ROWS * sizes.encoder_width.max(sizes.encoder_attention)],
+        normed: [f32; ROWS * sizes.encoder_rows * sizes.encoder_width.max(sizes.encoder_attention)],
         /// `[ROWS, attention width]`.
-        queries: [f32; ROWS * sizes.encoder_width.max(sizes.encoder_attention)],
+        queries: [f32; ROWS * sizes.encoder_rows * sizes.encoder_width.max(sizes.encoder_attention)],
         /// `[ROWS, feed-forward width]`.
-        middle: [f32; ROWS * sizes.encoder_feed_forward],
+        middle: [f32; ROWS * sizes.encoder_rows * sizes.encoder_feed_forward],
         /// `[ROWS, feed-forward width]`, where there is a gate.
-        gate: [f32; if sizes.encoder_gate { ROWS * sizes.encoder_feed_forward } else { 0 }],
-        /// `[ROWS, inputs]` quantized.
-        rows: [i8; Kernels::quantized_bytes(ROWS, sizes.encoder_inputs())],
-        /// `[ROWS]`.
-        row_scales: [f32; ROWS],
+        gate: [f32; if sizes.encoder_gate { ROWS * sizes.encoder_rows * sizes.encoder_feed_forward } else { 0 }],
+        /// `[2 ROWS, inputs]`, where a block splits rows.
+        split: [f32; Sizes::split(ROWS, sizes.encoder_rows, sizes.encoder_inputs())],
+        /// `[ROWS or 2 ROWS, inputs]` quantized.
+        rows: [i8; Kernels::quantized_bytes(ROWS * sizes.encoder_rows, sizes.encoder_inputs())],
+        /// `[ROWS or 2 ROWS]`.
+        row_scales: [f32; ROWS * sizes.encoder_rows],
     }
 }
 
@@ -99,16 +101,25 @@ impl Encoder<'_, '_> {
     fn keys_and_values(&mut self, block: &EncoderBlock<'_>, states: &[f32]) -> Result<(), Error> {
         let (kernels, config) = (self.kernels, self.config);
         let (width, inner) = (config.width, config.attention_width());
-        let EncoderBuffers { keys, values, normed, rows, row_scales, .. } = &mut self.buffers;
+        let EncoderBuffers { keys, values, normed, split, rows, row_scales, .. } = &mut self.buffers;
+        let mut rounding = Rounding { split, rows, scales: row_scales };
         for first in (0..self.frames).step_by(ROWS) {
             let count = ROWS.min(self.frames - first);
             let states = part(states, first * width, count * width)?;
             norm_rows(kernels, &block.attention_norm, &config, states, count, normed)?;
-            let input = Input::new(kernels, normed, width, count, width, rows, row_scales)?;
-            let keys = part_mut(keys, first * inner, count * inner)?;
-            input.times(&block.attention.key, keys, inner)?;
-            input.times(&block.attention.value, part_mut(values, first * inner, count * inner)?, inner)?;
-            for (i, row) in keys.chunks_exact_mut(inner).enumerate() {
+            let input = Input::new(
+                kernels,
+                block.bits,
+                Rows { values: normed, stride: width },
+                count,
+                width,
+                &mut rounding,
+            )?;
+            let room = count * result_rows(block.bits) * inner;
+            let keys = part_mut(keys, first * inner, room)?;
+            input.times(&block.attention.key, keys)?;
+            input.times(&block.attention.value, part_mut(values, first * inner, room)?)?;
+            for (i, row) in keys.chunks_exact_mut(inner).take(count).enumerate() {
                 self.rotary.turn(kernels, &config, first + i, row)?;
             }
         }
@@ -124,12 +135,20 @@ impl Encoder<'_, '_> {
     ) -> Result<(), Error> {
         let (kernels, config) = (self.kernels, self.config);
         let (width, inner) = (config.width, config.attention_width());
-        let EncoderBuffers { keys, values, scores, normed, queries, rows, row_scales, .. } =
+        let EncoderBuffers { keys, values, scores, normed, queries, split, rows, row_scales, .. } =
             &mut self.buffers;
+        let mut rounding = Rounding { split, rows, scales: row_scales };
         let states = part_mut(states, first * width, count * width)?;
         norm_rows(kernels, &block.attention_norm, &config, states, count, normed)?;
-        let input = Input::new(kernels, normed, width, count, width, rows, row_scales)?;
-        input.times(&block.attention.query, queries, inner)?;
+        let input = Input::new(
+            kernels,
+            block.bits,
+            Rows { values: normed, stride: width },
+            count,
+            width,
+            &mut rounding,
+        )?;
+        input.times(&block.attention.query, queries)?;
         for (i, row) in prefix_mut(queries, count * inner)?.chunks_exact_mut(inner).enumerate() {
             self.rotary.turn(kernels, &config, first + i, row)?;
         }
@@ -142,8 +161,15 @@ impl Encoder<'_, '_> {
             let out = part_mut(normed, start * inner, step * inner)?;
             kernels.attend(&shape, query, step, keys, values, 0..self.frames, scores, out, inner)?;
         }
-        let input = Input::new(kernels, normed, inner, count, inner, rows, row_scales)?;
-        input.times(&block.attention.output, queries, width)?;
+        let input = Input::new(
+            kernels,
+            block.bits,
+            Rows { values: normed, stride: inner },
+            count,
+            inner,
+            &mut rounding,
+        )?;
+        input.times(&block.attention.output, queries)?;
         kernels.add(states, queries)?;
         Ok(())
     }
@@ -156,11 +182,12 @@ impl Encoder<'_, '_> {
         count: usize,
     ) -> Result<(), Error> {
         let (kernels, config) = (self.kernels, self.config);
-        let EncoderBuffers { normed, middle, gate, rows, row_scales, .. } = &mut self.buffers;
+        let EncoderBuffers { normed, middle, gate, split, rows, row_scales, .. } = &mut self.buffers;
+        let mut rounding = Rounding { split, rows, scales: row_scales };
         let states = part_mut(states, first * config.width, count * config.width)?;
         norm_rows(kernels, &block.feed_forward_norm, &config, states, count, normed)?;
         let network = &block.feed_forward;
-        feed_forward(kernels, &config, network, count, normed, middle, gate, rows, row_scales)?;
+        feed_forward(kernels, &config, block.bits, network, count, normed, middle, gate, &mut rounding)?;
         kernels.add(states, normed)?;
         Ok(())
     }
@@ -202,25 +229,25 @@ pub(crate) fn norm_rows(
 pub(crate) fn feed_forward(
     kernels: Kernels,
     config: &StackConfig,
+    bits: ActivationBits,
     network: &FeedForward<'_>,
     count: usize,
     states: &mut [f32],
     middle: &mut [f32],
     gate: &mut [f32],
-    rows: &mut [i8],
-    row_scales: &mut [f32],
+    rounding: &mut Rounding<'_>,
 ) -> Result<(), Error> {
     let (width, inner) = (config.width, config.feed_forward);
-    let middle = prefix_mut(middle, count * inner)?;
-    let input = Input::new(kernels, states, width, count, width, rows, row_scales)?;
-    input.times(&network.up, middle, inner)?;
+    let source = Rows { values: states, stride: width };
+    let input = Input::new(kernels, bits, source, count, width, rounding)?;
+    input.times(&network.up, middle)?;
     if let Some(gate_weights) = &network.gate {
-        let gate = prefix_mut(gate, count * inner)?;
-        input.times(gate_weights, gate, inner)?;
-        kernels.silu_mul(gate, middle)?;
+        input.times(gate_weights, gate)?;
+        kernels.silu_mul(gate, prefix_mut(middle, count * inner)?)?;
     } else {
-        activate(kernels, config.activation, middle);
+        activate(kernels, config.activation, prefix_mut(middle, count * inner)?);
     }
-    let input = Input::new(kernels, middle, inner, count, inner, rows, row_scales)?;
-    input.times(&network.down, states, width)
+    let source = Rows { values: middle, stride: inner };
+    let input = Input::new(kernels, bits, source, count, inner, rounding)?;
+    input.times(&network.down, states)
 }

@@ -5,10 +5,10 @@
 //! that convolution finds them.
 
 use crate::error::Error;
-use crate::project::{Input, part, part_mut, prefix, prefix_mut};
+use crate::project::{Input, Rounding, part, part_mut, prefix, prefix_mut, result_rows};
 use crate::region::buffers;
 use crate::sizes::{FRONTEND_FRAMES, ROWS, Sizes, input_frames, output_frames};
-use kinglet_kernels::Kernels;
+use kinglet_kernels::{Kernels, Rows};
 use kinglet_model_format::{Activation, Convolution, Model};
 
 buffers! {
@@ -20,10 +20,12 @@ buffers! {
         even: [f32; sizes.convolution_even],
         /// Results of the convolutions at odd positions.
         odd: [f32; sizes.convolution_odd],
-        /// `[ROWS, inputs]` quantized.
-        rows: [i8; Kernels::quantized_bytes(ROWS, sizes.convolution_inputs)],
-        /// `[ROWS]`.
-        row_scales: [f32; ROWS],
+        /// `[2 ROWS, inputs]`, where a convolution splits rows.
+        split: [f32; Sizes::split(ROWS, sizes.convolution_rows, sizes.convolution_split)],
+        /// `[ROWS or 2 ROWS, inputs]` quantized.
+        rows: [i8; Kernels::quantized_bytes(ROWS * sizes.convolution_rows, sizes.convolution_inputs)],
+        /// `[ROWS or 2 ROWS]`.
+        row_scales: [f32; ROWS * sizes.convolution_rows],
     }
 }
 
@@ -140,7 +142,8 @@ impl Frontend<'_, '_, '_> {
         } else {
             self.step(index - 1, first_input, needed)?;
         }
-        let FrontendBuffers { samples, even, odd, rows, row_scales } = &mut self.buffers;
+        let FrontendBuffers { samples, even, odd, split, rows, row_scales } = &mut self.buffers;
+        let mut rounding = Rounding { split, rows, scales: row_scales };
         let (source, result): (&[f32], &mut [f32]) = match (index, index % 2) {
             (0, _) => (samples, even),
             (_, 0) => (odd, even),
@@ -152,10 +155,11 @@ impl Frontend<'_, '_, '_> {
         for start in (0..count).step_by(ROWS) {
             let step = ROWS.min(count - start);
             let length = (step - 1) * stride + inputs;
-            let source = part(source, start * stride, length)?;
-            let out = part_mut(result, start * outputs, step * outputs)?;
-            let input = Input::new(self.kernels, source, stride, step, inputs, rows, row_scales)?;
-            input.times(&convolution.linear, out, outputs)?;
+            let source = Rows { values: part(source, start * stride, length)?, stride };
+            let room = step * result_rows(convolution.bits) * outputs;
+            let out = part_mut(result, start * outputs, room)?;
+            let input = Input::new(self.kernels, convolution.bits, source, step, inputs, &mut rounding)?;
+            input.times(&convolution.linear, out)?;
         }
         let result = prefix_mut(result, count * outputs)?;
         activate(self.kernels, convolution.activation, result);

@@ -1,55 +1,92 @@
-//! Rows through a matrix: quantized once, multiplied by as many matrices as need them.
+//! Rows through a matrix: rounded once, multiplied by as many matrices as need them.
 
 use crate::error::Error;
 use kinglet_kernels::{KernelError, Kernels, QuantizedRows, Rows};
-use kinglet_model_format::{Linear, Matrix};
+use kinglet_model_format::{ActivationBits, Linear, Matrix};
 
-/// Rows of floats, in both the forms that matrices take.
+/// Room to round rows in: for `n` rows of `i` inputs at sixteen bits, `2 n` rows everywhere.
+pub(crate) struct Rounding<'a> {
+    /// `[2 rows, inputs]`; not used at eight bits.
+    pub(crate) split: &'a mut [f32],
+    /// [`Kernels::quantized_bytes`] of the rows, of twice as many at sixteen bits.
+    pub(crate) rows: &'a mut [i8],
+    /// One a row, two at sixteen bits.
+    pub(crate) scales: &'a mut [f32],
+}
+
+/// Rows of floats, in the forms that matrices take.
 pub(crate) struct Input<'a> {
     kernels: Kernels,
-    source: &'a [f32],
-    stride: usize,
+    source: Rows<'a>,
+    rows: usize,
+    bits: ActivationBits,
     quantized: QuantizedRows<'a>,
 }
 
+/// Values that the result of [`Input::times`] needs for one row of one output.
+pub(crate) const fn result_rows(bits: ActivationBits) -> usize {
+    match bits {
+        ActivationBits::Eight => 1,
+        ActivationBits::Sixteen => 2,
+    }
+}
+
 impl<'a> Input<'a> {
-    /// Quantizes `[rows, inputs]`; row `r` begins at `source[r * stride]`, and rows may overlap. `values` and
-    /// `scales` are room for [`Kernels::quantized_bytes`] and one scale a row.
+    /// Rounds `[rows, inputs]`; row `r` begins at `source[r * stride]`, and rows may overlap.
     pub(crate) fn new(
         kernels: Kernels,
-        source: &'a [f32],
-        stride: usize,
+        bits: ActivationBits,
+        source: Rows<'a>,
         rows: usize,
         inputs: usize,
-        values: &'a mut [i8],
-        scales: &'a mut [f32],
+        rounding: &'a mut Rounding<'_>,
     ) -> Result<Self, Error> {
-        let quantized = kernels.quantize_rows(source, stride, rows, inputs, values, scales)?;
-        Ok(Self { kernels, source, stride, quantized })
+        let Rounding { split, rows: values, scales } = rounding;
+        let quantized = match bits {
+            ActivationBits::Eight => {
+                kernels.quantize_rows(source.values, source.stride, rows, inputs, values, scales)?
+            }
+            ActivationBits::Sixteen => {
+                kernels.split_rows(source, rows, inputs, split)?;
+                kernels.quantize_rows(split, inputs, 2 * rows, inputs, values, scales)?
+            }
+        };
+        Ok(Self { kernels, source, rows, bits, quantized })
     }
 
-    /// `out[row] = rows x weights + bias`, `[rows, outputs]`; row `r` begins at `out[r * out_stride]`.
-    pub(crate) fn times(&self, linear: &Linear<'_>, out: &mut [f32], out_stride: usize) -> Result<(), Error> {
-        match &linear.weight {
-            Matrix::Int8(weights) => {
-                self.kernels.matmul(&self.quantized, weights, linear.bias, out, out_stride)?;
+    /// `out = rows x weights + bias`, `[rows, outputs]`. `out` must have room for [`result_rows`] times as many rows.
+    pub(crate) fn times(&self, linear: &Linear<'_>, out: &mut [f32]) -> Result<(), Error> {
+        let outputs = linear.weight.outputs();
+        match (&linear.weight, self.bits) {
+            (Matrix::Int8(weights), ActivationBits::Eight) => {
+                self.kernels.matmul(&self.quantized, weights, linear.bias, out, outputs)?;
             }
-            Matrix::Float(weights) => {
-                let source = Rows { values: self.source, stride: self.stride };
-                let (rows, inputs, outputs) = (self.quantized.rows(), weights.inputs(), weights.outputs());
-                let values = weights.values();
-                self.kernels.matmul_f32(
-                    source,
-                    rows,
-                    inputs,
-                    outputs,
-                    values,
-                    linear.bias,
-                    out,
-                    out_stride,
-                )?;
+            (Matrix::Int8(weights), ActivationBits::Sixteen) => {
+                self.kernels.matmul(&self.quantized, weights, None, out, outputs)?;
+                self.join(linear.bias, out, outputs)?;
             }
-            Matrix::Int4(_) => return Err(Error::Unsupported("int4 weights")),
+            (Matrix::Float(weights), _) => {
+                let (inputs, values) = (weights.inputs(), weights.values());
+                let (source, rows) = (self.source, self.rows);
+                self.kernels.matmul_f32(source, rows, inputs, outputs, values, linear.bias, out, outputs)?;
+            }
+            (Matrix::Int4(_), _) => return Err(Error::Unsupported("int4 weights")),
+        }
+        Ok(())
+    }
+
+    /// Adds the two rows that stand for each row of the input, and the bias.
+    fn join(&self, bias: Option<&[f32]>, out: &mut [f32], outputs: usize) -> Result<(), Error> {
+        for row in 0..self.rows {
+            let (whole, rest) = part_mut(out, 2 * row * outputs, 2 * outputs)?.split_at_mut(outputs);
+            self.kernels.add(whole, rest)?;
+            if let Some(bias) = bias {
+                self.kernels.add(whole, bias)?;
+            }
+            if row > 0 {
+                let start = 2 * row * outputs;
+                out.copy_within(start..start + outputs, row * outputs);
+            }
         }
         Ok(())
     }

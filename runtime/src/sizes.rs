@@ -2,6 +2,7 @@
 
 use crate::SAMPLE_RATE;
 use crate::error::Error;
+use crate::project::result_rows;
 use kinglet_model_format::{Activation, Convolution, FrontendKind, Matrix, Model};
 
 /// Frames that one step of the frontend makes.
@@ -46,6 +47,8 @@ pub(crate) struct Sizes {
     pub(crate) encoder_attention: usize,
     pub(crate) encoder_feed_forward: usize,
     pub(crate) encoder_head: usize,
+    /// Rows that stand for one row of the encoder's matrix inputs, at most: 1 or 2.
+    pub(crate) encoder_rows: usize,
     pub(crate) encoder_gate: bool,
     pub(crate) encoder_rotary: usize,
     pub(crate) decoder_layers: usize,
@@ -53,6 +56,8 @@ pub(crate) struct Sizes {
     pub(crate) decoder_heads: usize,
     pub(crate) decoder_attention: usize,
     pub(crate) decoder_feed_forward: usize,
+    /// Rows that stand for one row of the decoder's matrix inputs, at most: 1 or 2.
+    pub(crate) decoder_rows: usize,
     pub(crate) decoder_gate: bool,
     pub(crate) decoder_rotary: usize,
     pub(crate) vocabulary: usize,
@@ -63,6 +68,10 @@ pub(crate) struct Sizes {
     pub(crate) convolution_odd: usize,
     /// Longest row that a frontend convolution quantizes.
     pub(crate) convolution_inputs: usize,
+    /// Longest row that a frontend convolution splits in two; zero when none does.
+    pub(crate) convolution_split: usize,
+    /// Rows that stand for one row of a convolution's inputs, at most: 1 or 2.
+    pub(crate) convolution_rows: usize,
     /// Longest piece of the vocabulary, in bytes.
     pub(crate) piece: usize,
 }
@@ -97,6 +106,7 @@ impl Sizes {
             encoder_attention: config.encoder.attention_width(),
             encoder_feed_forward: config.encoder.feed_forward,
             encoder_head: config.encoder.head_width,
+            encoder_rows: model.encoder_blocks().map(|block| result_rows(block.bits)).max().unwrap_or(1),
             encoder_gate: config.encoder.activation == Activation::SwiGlu,
             encoder_rotary: config.encoder.rotary_width,
             decoder_layers: config.decoder.layers,
@@ -104,6 +114,7 @@ impl Sizes {
             decoder_heads: config.decoder.heads,
             decoder_attention: config.decoder.attention_width(),
             decoder_feed_forward: config.decoder.feed_forward,
+            decoder_rows: decoder_rows(model),
             decoder_gate: config.decoder.activation == Activation::SwiGlu,
             decoder_rotary: config.decoder.rotary_width,
             vocabulary: config.vocabulary,
@@ -111,6 +122,8 @@ impl Sizes {
             convolution_even: 0,
             convolution_odd: 0,
             convolution_inputs: 0,
+            convolution_split: 0,
+            convolution_rows: 1,
             piece: longest_piece(model),
         };
         sizes.add_frontend(model);
@@ -120,6 +133,11 @@ impl Sizes {
     /// Longest row that the encoder quantizes.
     pub(crate) fn encoder_inputs(&self) -> usize {
         self.encoder_width.max(self.encoder_attention).max(self.encoder_feed_forward)
+    }
+
+    /// Values that splitting `rows` rows of `inputs` takes, where a layer splits rows at all.
+    pub(crate) const fn split(rows: usize, copies: usize, inputs: usize) -> usize {
+        if copies > 1 { rows * copies * inputs } else { 0 }
     }
 
     /// Longest row that the decoder quantizes, the encoder's output among them.
@@ -134,10 +152,16 @@ impl Sizes {
         let mut frames = FRONTEND_FRAMES;
         for index in (0..count).rev() {
             let Some(convolution) = model.convolutions().nth(index) else { break };
-            let values = frames.saturating_mul(convolution.outputs);
+            // The last rows of a product at sixteen bits need room for as many again.
+            let values = (frames + ROWS).saturating_mul(convolution.outputs);
             let largest = if index % 2 == 0 { &mut self.convolution_even } else { &mut self.convolution_odd };
             *largest = values.max(*largest);
-            self.convolution_inputs = self.convolution_inputs.max(convolution.linear.weight.inputs());
+            let inputs = convolution.linear.weight.inputs();
+            self.convolution_inputs = self.convolution_inputs.max(inputs);
+            if result_rows(convolution.bits) > 1 {
+                self.convolution_rows = 2;
+                self.convolution_split = self.convolution_split.max(inputs);
+            }
             frames = input_frames(&convolution, frames);
         }
         self.step_samples = frames;
@@ -158,6 +182,11 @@ pub(crate) fn input_frames(convolution: &Convolution<'_>, frames: usize) -> usiz
 pub(crate) fn max_tokens(per_second: f32, samples: usize) -> usize {
     let seconds = samples as f32 / SAMPLE_RATE as f32;
     (libm::ceilf(seconds * per_second) as usize).max(LEAST_TOKENS)
+}
+
+fn decoder_rows(model: &Model<'_>) -> usize {
+    let blocks = model.decoder_blocks().map(|block| result_rows(block.bits));
+    blocks.max().unwrap_or(1).max(result_rows(model.output().bits))
 }
 
 fn longest_piece(model: &Model<'_>) -> usize {

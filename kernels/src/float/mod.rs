@@ -19,6 +19,7 @@ mod layer_norm;
 mod matmul;
 mod rotary;
 mod softmax;
+mod split;
 mod tile;
 
 pub use attention::{AttentionShape, MAX_HEAD_WIDTH, Rows, attend_scratch};

@@ -41,6 +41,8 @@ pub(crate) struct ConvolutionConfig {
     pub(crate) activation: String,
     #[serde(default)]
     pub(crate) norm: Option<String>,
+    #[serde(default = "default_bits")]
+    pub(crate) activation_bits: u32,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -58,6 +60,12 @@ pub(crate) struct Stack {
     #[serde(default = "default_rotary_base")]
     pub(crate) rotary_base: f32,
     pub(crate) norm_epsilon: f32,
+    #[serde(default = "default_bits")]
+    pub(crate) activation_bits: u32,
+}
+
+fn default_bits() -> u32 {
+    8
 }
 
 fn default_rotary_base() -> f32 {
@@ -69,6 +77,8 @@ fn default_rotary_base() -> f32 {
 pub(crate) struct Output {
     pub(crate) vocabulary: usize,
     pub(crate) tied: bool,
+    #[serde(default = "default_bits")]
+    pub(crate) activation_bits: u32,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -59,7 +59,7 @@ impl Packer<'_> {
         if !config.output.tied {
             self.linear(&mut slots, Role::Vocabulary, "decoder.output", vocabulary, width)?;
         }
-        self.writer.layer(LayerKind::Output, [0; 6], slots);
+        self.writer.layer(LayerKind::Output, [config.output.activation_bits, 0, 0, 0, 0, 0], slots);
         Ok(())
     }
 
@@ -93,7 +93,7 @@ impl Packer<'_> {
         }
         let stride = u32::try_from(config.stride).unwrap_or(u32::MAX);
         let activation = activation_code(&config.activation)?;
-        let parameters = [kernel as u32, stride, activation, outputs as u32, 0, 0];
+        let parameters = [kernel as u32, stride, activation, outputs as u32, config.activation_bits, 0];
         self.writer.layer(LayerKind::Convolution, parameters, slots);
         Ok(())
     }
@@ -104,7 +104,7 @@ impl Packer<'_> {
         self.norm(&mut slots, Role::AttentionNorm, &format!("{prefix}.attention_norm"), stack.width)?;
         self.attention(&mut slots, SELF_ATTENTION, &format!("{prefix}.attention"), stack, stack.width)?;
         self.feed_forward(&mut slots, &prefix, stack)?;
-        self.writer.layer(LayerKind::EncoderBlock, [0; 6], slots);
+        self.writer.layer(LayerKind::EncoderBlock, [stack.activation_bits, 0, 0, 0, 0, 0], slots);
         Ok(())
     }
 
@@ -116,7 +116,7 @@ impl Packer<'_> {
         self.norm(&mut slots, Role::CrossNorm, &format!("{prefix}.cross_attention_norm"), stack.width)?;
         self.attention(&mut slots, CROSS_ATTENTION, &format!("{prefix}.cross_attention"), stack, attended)?;
         self.feed_forward(&mut slots, &prefix, stack)?;
-        self.writer.layer(LayerKind::DecoderBlock, [0; 6], slots);
+        self.writer.layer(LayerKind::DecoderBlock, [stack.activation_bits, 0, 0, 0, 0, 0], slots);
         Ok(())
     }
 
