@@ -40,6 +40,8 @@ pub struct Attention<'a> {
 /// The matrices of a feed-forward network.
 #[derive(Debug, Clone, Copy)]
 pub struct FeedForward<'a> {
+    /// How finely the inputs of `down` are rounded: an activation leaves a few large values among many small ones.
+    pub down_bits: ActivationBits,
     /// `[feed-forward width, width]`.
     pub up: Linear<'a>,
     /// `[feed-forward width, width]`, there exactly when the activation has a gate.
@@ -167,7 +169,7 @@ impl<'a> Resolver<'a> {
 
     pub(crate) fn encoder_block(&self, config: &Config) -> Result<EncoderBlock<'a>, Rule> {
         use Role::*;
-        self.only(&[AttentionNorm, Query, Key, Value, AttentionOutput, FeedForwardNorm, Up, Gate, Down], 1)?;
+        self.only(&[AttentionNorm, Query, Key, Value, AttentionOutput, FeedForwardNorm, Up, Gate, Down], 2)?;
         let stack = &config.encoder;
         Ok(EncoderBlock {
             bits: self.bits()?,
@@ -181,7 +183,7 @@ impl<'a> Resolver<'a> {
     pub(crate) fn decoder_block(&self, config: &Config) -> Result<DecoderBlock<'a>, Rule> {
         use Role::*;
         let cross = [CrossQuery, CrossKey, CrossValue, CrossOutput];
-        self.only(&DECODER_ROLES, 1)?;
+        self.only(&DECODER_ROLES, 2)?;
         let stack = &config.decoder;
         Ok(DecoderBlock {
             bits: self.bits()?,
@@ -241,7 +243,9 @@ impl<'a> Resolver<'a> {
             (_, None) => None,
             (_, Some(_)) => return Err(Rule::SlotUnknown { layer: self.layer.index }),
         };
+        let [_, down_bits, ..] = self.layer.parameters;
         Ok(FeedForward {
+            down_bits: ActivationBits::from_code(down_bits)?,
             up: self.linear(Role::Up, stack.feed_forward, stack.width)?,
             gate,
             down: self.linear(Role::Down, stack.width, stack.feed_forward)?,

@@ -248,6 +248,6 @@ pub(crate) fn feed_forward(
         activate(kernels, config.activation, prefix_mut(middle, count * inner)?);
     }
     let source = Rows { values: middle, stride: inner };
-    let input = Input::new(kernels, bits, source, count, inner, rounding)?;
+    let input = Input::new(kernels, network.down_bits, source, count, inner, rounding)?;
     input.times(&network.down, states)
 }

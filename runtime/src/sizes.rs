@@ -3,7 +3,7 @@
 use crate::SAMPLE_RATE;
 use crate::error::Error;
 use crate::project::result_rows;
-use kinglet_model_format::{Activation, Convolution, FrontendKind, Matrix, Model};
+use kinglet_model_format::{Activation, ActivationBits, Convolution, FrontendKind, Matrix, Model};
 
 /// Frames that one step of the frontend makes.
 pub(crate) const FRONTEND_FRAMES: usize = 32;
@@ -106,7 +106,9 @@ impl Sizes {
             encoder_attention: config.encoder.attention_width(),
             encoder_feed_forward: config.encoder.feed_forward,
             encoder_head: config.encoder.head_width,
-            encoder_rows: model.encoder_blocks().map(|block| result_rows(block.bits)).max().unwrap_or(1),
+            encoder_rows: block_rows(
+                model.encoder_blocks().map(|block| (block.bits, block.feed_forward.down_bits)),
+            ),
             encoder_gate: config.encoder.activation == Activation::SwiGlu,
             encoder_rotary: config.encoder.rotary_width,
             decoder_layers: config.decoder.layers,
@@ -185,8 +187,12 @@ pub(crate) fn max_tokens(per_second: f32, samples: usize) -> usize {
 }
 
 fn decoder_rows(model: &Model<'_>) -> usize {
-    let blocks = model.decoder_blocks().map(|block| result_rows(block.bits));
-    blocks.max().unwrap_or(1).max(result_rows(model.output().bits))
+    let blocks = block_rows(model.decoder_blocks().map(|block| (block.bits, block.feed_forward.down_bits)));
+    blocks.max(result_rows(model.output().bits))
+}
+
+fn block_rows(bits: impl Iterator<Item = (ActivationBits, ActivationBits)>) -> usize {
+    bits.map(|(own, down)| result_rows(own).max(result_rows(down))).max().unwrap_or(1)
 }
 
 fn longest_piece(model: &Model<'_>) -> usize {

@@ -62,6 +62,8 @@ pub(crate) struct Stack {
     pub(crate) norm_epsilon: f32,
     #[serde(default = "default_bits")]
     pub(crate) activation_bits: u32,
+    #[serde(default)]
+    pub(crate) down_activation_bits: Option<u32>,
 }
 
 fn default_bits() -> u32 {

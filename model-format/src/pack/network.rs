@@ -104,7 +104,7 @@ impl Packer<'_> {
         self.norm(&mut slots, Role::AttentionNorm, &format!("{prefix}.attention_norm"), stack.width)?;
         self.attention(&mut slots, SELF_ATTENTION, &format!("{prefix}.attention"), stack, stack.width)?;
         self.feed_forward(&mut slots, &prefix, stack)?;
-        self.writer.layer(LayerKind::EncoderBlock, [stack.activation_bits, 0, 0, 0, 0, 0], slots);
+        self.writer.layer(LayerKind::EncoderBlock, block_parameters(stack), slots);
         Ok(())
     }
 
@@ -116,7 +116,7 @@ impl Packer<'_> {
         self.norm(&mut slots, Role::CrossNorm, &format!("{prefix}.cross_attention_norm"), stack.width)?;
         self.attention(&mut slots, CROSS_ATTENTION, &format!("{prefix}.cross_attention"), stack, attended)?;
         self.feed_forward(&mut slots, &prefix, stack)?;
-        self.writer.layer(LayerKind::DecoderBlock, [stack.activation_bits, 0, 0, 0, 0, 0], slots);
+        self.writer.layer(LayerKind::DecoderBlock, block_parameters(stack), slots);
         Ok(())
     }
 
@@ -205,3 +205,8 @@ impl Packer<'_> {
 
 const SELF_ATTENTION: [Role; 4] = [Role::Query, Role::Key, Role::Value, Role::AttentionOutput];
 const CROSS_ATTENTION: [Role; 4] = [Role::CrossQuery, Role::CrossKey, Role::CrossValue, Role::CrossOutput];
+
+fn block_parameters(stack: &Stack) -> [u32; 6] {
+    let down = stack.down_activation_bits.unwrap_or(stack.activation_bits);
+    [stack.activation_bits, down, 0, 0, 0, 0]
+}
