@@ -26,16 +26,21 @@ PREFIX = [1, 14, 16, 17, 22, 4, 5, 20]
 def write(folder: Path) -> None:
     write_model(folder / "tiny", 20, layers=2, width=32, middle=32, heads=2, rotary=16, feed_forward=48, seconds=1.5)
     # No size is a multiple of 16, and the rotary part is narrower than the head.
-    write_model(folder / "tiny-odd", 21, layers=1, width=36, middle=40, heads=3, rotary=8, feed_forward=76, seconds=0.5)
+    write_model(folder / "tiny-odd", 21, layers=1, width=36, middle=40, heads=3, rotary=8, feed_forward=76, seconds=0.5, wide=True)
 
 
 def write_model(
-    folder: Path, seed: int, layers: int, width: int, middle: int, heads: int, rotary: int, feed_forward: int, seconds: float
+    folder: Path, seed: int, layers: int, width: int, middle: int, heads: int, rotary: int, feed_forward: int, seconds: float,
+    wide: bool = False,
 ) -> None:
     """`middle` is the number of channels between the second and third convolution."""
     generator = torch.Generator().manual_seed(seed)
     vocabulary = ([b""] * 3 + BYTES + PIECES + LETTERS + [b""] * 64)[:64]
     config = make_config(folder.name, layers, width, middle, heads, rotary, feed_forward, len(vocabulary))
+    if wide:
+        # Sixteen bits of activation, so that what is left of the difference is a defect.
+        for part in (*config["frontend"]["convolutions"], config["encoder"], config["decoder"], config["output"]):
+            part["activation_bits"] = 16
     model = Moonshine(config).eval()
     randomize(model, generator)
     tensors = {name: values.numpy() for name, values in model.state_dict().items()}

@@ -177,12 +177,13 @@ def make_config(weights_wheel: Path) -> dict:
             "convolutions": [
                 {"channels": 288, "kernel": 127, "stride": 64, "activation": "tanh", "norm": "group"},
                 {"channels": 576, "kernel": 7, "stride": 3, "activation": "gelu"},
-                {"channels": 288, "kernel": 3, "stride": 2, "activation": "gelu"},
+                {"channels": 288, "kernel": 3, "stride": 2, "activation": "gelu", "activation_bits": 16},
             ],
         },
-        "encoder": {**block, "activation": "gelu", **positions},
-        "decoder": {**block, "activation": "swiglu", **positions},
-        "output": {"vocabulary": VOCABULARY, "tied": True},
+        # Eight bits of activation everywhere keep the float model's tokens on 78 % of utterances, these on 92 %.
+        "encoder": {**block, "activation": "gelu", **positions, "down_activation_bits": 16},
+        "decoder": {**block, "activation": "swiglu", **positions, "activation_bits": 16},
+        "output": {"vocabulary": VOCABULARY, "tied": True, "activation_bits": 16},
         "tokens": {"begin": 1, "end": 2, "max_per_second": 6.5},
         "licence": archive.read(licence).decode(),
         "provenance": (

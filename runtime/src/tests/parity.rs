@@ -1,7 +1,7 @@
 //! Layer by layer against PyTorch, on tiny random models whose expected values `training/reference.py fixtures` recorded.
 //!
-//! Weights are rounded to int8 on both sides; the runtime also rounds activations, which is what the tolerances
-//! allow for. Whether every instruction set gives the same bits is another test's question.
+//! Weights are rounded to int8 on both sides; the runtime also rounds activations, to 8 bits in one model and to 16 in
+//! the other, and keeps keys and values of the decoder as int8: that is what the tolerances allow for. Whether every instruction set gives the same bits is another test's question.
 
 use crate::decoder::{self, CrossBuffers, Decoder, DecoderBuffers, StepInput};
 use crate::encoder::{self, EncoderBuffers, RotaryTables};
@@ -79,18 +79,32 @@ fn assert_close(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
     assert!(error < tolerance, "{what}: relative error {error}, allowed {tolerance}");
 }
 
-fn check(name: &str) {
+/// Relative errors allowed.
+struct Tolerance {
+    frontend: f32,
+    encoder: f32,
+    logits: f32,
+}
+
+fn check(name: &str, tolerance: &Tolerance) {
     let file = packed(name);
     let model = Model::parse(file.bytes()).expect("the packed fixture parses");
     let expected = Expected::open(name);
     let samples: Vec<i16> = expected.floats("audio").into_iter().map(quantize_sample).collect();
     let sizes = Sizes::of(&model, &Limits { utterance_seconds: 2.0, beam: 1 }).expect("sizes");
     for kernels in Kernels::available() {
-        check_kernels(kernels, &model, &sizes, &samples, &expected);
+        check_kernels(kernels, &model, &sizes, &samples, &expected, tolerance);
     }
 }
 
-fn check_kernels(kernels: Kernels, model: &Model<'_>, sizes: &Sizes, samples: &[i16], expected: &Expected) {
+fn check_kernels(
+    kernels: Kernels,
+    model: &Model<'_>,
+    sizes: &Sizes,
+    samples: &[i16],
+    expected: &Expected,
+    tolerance: &Tolerance,
+) {
     let mut states = vec![0.0; sizes.frames * sizes.encoder_width];
     let mut memory = Aligned::new(&vec![0; FrontendBuffers::bytes(sizes)]);
     let region = &mut memory.storage[memory.start..];
@@ -99,7 +113,7 @@ fn check_kernels(kernels: Kernels, model: &Model<'_>, sizes: &Sizes, samples: &[
     let values = frames * sizes.encoder_width;
     let last = model.config().frontend.convolutions - 1;
     let want = expected.floats(&format!("expected_int8_weights.frontend.conv.{last}"));
-    assert_close("frontend", &states[..values], &want, 0.02);
+    assert_close("frontend", &states[..values], &want, tolerance.frontend);
 
     // From here on each part gets the expected input, so that an error shows where it arises.
     states[..values].copy_from_slice(&want);
@@ -112,7 +126,7 @@ fn check_kernels(kernels: Kernels, model: &Model<'_>, sizes: &Sizes, samples: &[
     let buffers = EncoderBuffers::carve(region, sizes).expect("encoder buffers");
     encoder::run(kernels, model, tables, frames, &mut states, buffers).expect("encoder");
     let want = expected.floats("expected_int8_weights.encoder.norm");
-    assert_close("encoder", &states[..values], &want, 0.03);
+    assert_close("encoder", &states[..values], &want, tolerance.encoder);
 
     states[..values].copy_from_slice(&want);
     let mut cross_memory = Aligned::new(&vec![0; CrossBuffers::bytes(sizes)]);
@@ -129,16 +143,16 @@ fn check_kernels(kernels: Kernels, model: &Model<'_>, sizes: &Sizes, samples: &[
         let (tokens, path_stride) = (&[*token][..], paths.len());
         let input = StepInput { step, beam: 1, count: 1, tokens, paths: &paths, path_stride };
         decoder.step(&input).expect("a step");
-        assert_close("logits", decoder.logits(0).expect("logits"), want, 0.04);
+        assert_close("logits", decoder.logits(0).expect("logits"), want, tolerance.logits);
     }
 }
 
 #[test]
 fn a_tiny_model_agrees_with_pytorch() {
-    check("tiny");
+    check("tiny", &Tolerance { frontend: 0.02, encoder: 0.03, logits: 0.04 });
 }
 
 #[test]
-fn so_does_one_whose_sizes_fill_no_vector() {
-    check("tiny-odd");
+fn so_does_one_whose_sizes_fill_no_vector_at_sixteen_bits() {
+    check("tiny-odd", &Tolerance { frontend: 2e-4, encoder: 2e-4, logits: 0.02 });
 }
