@@ -4,33 +4,30 @@ use super::exponential;
 use super::lanes::{LANES, Lanes, Operation};
 use crate::{KernelError, Kernels};
 
-/// What is done to each value.
-#[derive(Clone, Copy)]
-enum Function {
-    Exp,
-    Gelu,
-    Relu,
-    Tanh,
+/// A function of one value. A trait and not a closure: what calls a closure is a function of its own, which lacks
+/// the caller's instructions and so is never inlined.
+trait Pointwise {
+    fn of<L: Lanes>(&self, lanes: L, x: L::F) -> L::F;
 }
 
-/// A function of each value, in place.
-struct Map<'a> {
-    function: Function,
-    values: &'a mut [f32],
-}
+macro_rules! pointwise {
+    ($($name:ident = $function:expr;)*) => { $(
+        struct $name;
 
-impl Operation for Map<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes, const TILE: usize, const DIMS: usize>(self, lanes: L) {
-        match self.function {
-            Function::Exp => map(lanes, self.values, exponential::exp),
-            Function::Gelu => map(lanes, self.values, exponential::gelu),
-            Function::Relu => map(lanes, self.values, relu),
-            Function::Tanh => map(lanes, self.values, exponential::tanh),
+        impl Pointwise for $name {
+            #[inline(always)]
+            fn of<L: Lanes>(&self, lanes: L, x: L::F) -> L::F {
+                $function(lanes, x)
+            }
         }
-    }
+    )* };
+}
+
+pointwise! {
+    Exp = exponential::exp;
+    Gelu = exponential::gelu;
+    Relu = relu;
+    Tanh = exponential::tanh;
 }
 
 #[inline(always)]
@@ -39,14 +36,24 @@ fn relu<L: Lanes>(lanes: L, x: L::F) -> L::F {
     lanes.where_less(x, lanes.splat(0.0), lanes.splat(0.0), x)
 }
 
-#[inline(always)]
-fn map<L: Lanes>(lanes: L, values: &mut [f32], function: impl Fn(L, L::F) -> L::F) {
-    let (blocks, rest) = values.as_chunks_mut::<LANES>();
-    for block in blocks {
-        lanes.store(function(lanes, lanes.load(block)), block);
-    }
-    if !rest.is_empty() {
-        lanes.store_part(function(lanes, lanes.load_part(rest, 0.0)), rest);
+/// A function of each value, in place.
+struct Map<'a, P> {
+    function: P,
+    values: &'a mut [f32],
+}
+
+impl<P: Pointwise> Operation for Map<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes, const TILE: usize, const DIMS: usize>(self, lanes: L) {
+        let (blocks, rest) = self.values.as_chunks_mut::<LANES>();
+        for block in blocks {
+            lanes.store(self.function.of(lanes, lanes.load(block)), block);
+        }
+        if !rest.is_empty() {
+            lanes.store_part(self.function.of(lanes, lanes.load_part(rest, 0.0)), rest);
+        }
     }
 }
 
@@ -104,22 +111,22 @@ impl Kernels {
     /// `e^x` of each value, relative error below 1.5e-7. Below -87.3 (where results would be subnormal) it is 0,
     /// above 88.3 infinity.
     pub fn exp(self, values: &mut [f32]) {
-        self.run(Map { function: Function::Exp, values });
+        self.run(Map { function: Exp, values });
     }
 
     /// `x (1 + erf(x / sqrt 2)) / 2` of each value, error below `1e-6 max(1, |x|)`. Minus infinity gives nearly 0.
     pub fn gelu(self, values: &mut [f32]) {
-        self.run(Map { function: Function::Gelu, values });
+        self.run(Map { function: Gelu, values });
     }
 
     /// The larger of 0 and each value; NaN stays.
     pub fn relu(self, values: &mut [f32]) {
-        self.run(Map { function: Function::Relu, values });
+        self.run(Map { function: Relu, values });
     }
 
     /// `tanh` of each value, absolute error below 3e-7.
     pub fn tanh(self, values: &mut [f32]) {
-        self.run(Map { function: Function::Tanh, values });
+        self.run(Map { function: Tanh, values });
     }
 
     /// `values[i] += other[i]`: the residual connection.

@@ -52,17 +52,19 @@ fn remainder<L: Lanes>(lanes: L, source: &[f32], out: &mut [f32]) {
     }
     let scale = RowScale::for_maximum(maximum);
     let (step, inverse) = (lanes.splat(scale.scale), lanes.splat(scale.inverse));
-    let rounder = lanes.splat(ROUNDER);
-    let without = |values: L::F| {
-        let rounded = lanes.sub(lanes.add(lanes.mul(values, inverse), rounder), rounder);
-        lanes.fnma(rounded, step, values)
-    };
     for (block, out) in blocks.iter().zip(out_blocks) {
-        lanes.store(without(lanes.load(block)), out);
+        lanes.store(without_rounded(lanes, lanes.load(block), step, inverse), out);
     }
     if !rest.is_empty() {
-        lanes.store_part(without(lanes.load_part(rest, 0.0)), out_rest);
+        lanes.store_part(without_rounded(lanes, lanes.load_part(rest, 0.0), step, inverse), out_rest);
     }
+}
+
+#[inline(always)]
+fn without_rounded<L: Lanes>(lanes: L, values: L::F, step: L::F, inverse: L::F) -> L::F {
+    let rounder = lanes.splat(ROUNDER);
+    let rounded = lanes.sub(lanes.add(lanes.mul(values, inverse), rounder), rounder);
+    lanes.fnma(rounded, step, values)
 }
 
 impl Kernels {

@@ -235,3 +235,35 @@ fn results_are_the_same_on_every_architecture() {
         assert_eq!(hash, 0xc161_31e0_fafe_82f2, "{hash:#x}");
     }
 }
+
+#[test]
+fn split_rows_add_up_and_the_rest_is_what_int8_loses() {
+    let mut random = Random(9);
+    for inputs in [1, 15, 16, 17, 288] {
+        let source: Vec<f32> = random.floats(3 * inputs);
+        same_bits("split_rows", |kernels| {
+            let mut out = vec![f32::NAN; 6 * inputs];
+            let rows = Rows { values: &source, stride: inputs };
+            assert_eq!(kernels.split_rows(rows, 3, inputs, &mut out), Ok(()));
+            for (split, row) in out.chunks_exact(2 * inputs).zip(source.chunks_exact(inputs)) {
+                let (whole, rest) = split.split_at(inputs);
+                assert_eq!(whole, row);
+                let largest = row.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+                assert!(rest.iter().all(|x| x.abs() <= largest / 253.0), "{rest:?}");
+                let mut bytes = vec![0; Kernels::quantized_bytes(1, inputs)];
+                let mut scales = [0.0];
+                let quantized = kernels.quantize_rows(row, inputs, 1, inputs, &mut bytes, &mut scales);
+                let Ok(quantized) = quantized else { panic!("{quantized:?}") };
+                for (i, (x, rest)) in row.iter().zip(rest).enumerate() {
+                    let rounded = f32::from(quantized.value(0, i)) * quantized.scales()[0];
+                    assert!((x - rounded - rest).abs() <= largest * 1e-6, "{x} {rounded} {rest}");
+                }
+            }
+            out
+        });
+    }
+    let mut out = [1.0; 6];
+    let rows = Rows { values: &[1.0, f32::INFINITY, f32::NAN], stride: 3 };
+    assert_eq!(Kernels::detect().split_rows(rows, 1, 3, &mut out), Ok(()));
+    assert_eq!(out[3..], [0.0; 3]);
+}
