@@ -134,7 +134,7 @@ def main():
     if subprocess.run(["which", "qemu-aarch64"], stdout=subprocess.DEVNULL).returncode:
         skip("qemu-aarch64 is not installed (apt-get install qemu-user)")
 
-    recordings = arguments.recordings or sorted((ROOT / "tests").glob("**/*.wav"))
+    recordings = arguments.recordings or sorted((ROOT / "tests" / "data" / "speech").glob("*.wav"))
     samples = read_samples(recordings)[: int(arguments.seconds * SAMPLE_RATE) * 2]
     seconds = len(samples) / 2 / SAMPLE_RATE
     program = arguments.program or build()

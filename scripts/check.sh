@@ -12,7 +12,7 @@ run_step() {
     test) scripts/test.sh ;;
     aarch64) scripts/test-aarch64.sh ;;
     format) cargo fmt --all --check ;;
-    clippy) cargo clippy --locked --workspace --all-targets --all-features -- -D warnings ;;
+    clippy) scripts/clippy.sh ;;
     deny) scripts/deny.sh ;;
     docs) RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps ;;
     no-std) scripts/no-std.sh ;;
