@@ -4,9 +4,9 @@ mod matmul_i8;
 mod quantize;
 
 pub(crate) use matmul_i8::matmul_i8_block16x4;
-pub(crate) use quantize::quantize_rows;
+pub(crate) use quantize::{RowScale, quantize_rows};
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
-pub(crate) use quantize::{RowScale, finite, row_scale};
+pub(crate) use quantize::{finite, row_scale};
 
 #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
 pub(crate) use native::*;

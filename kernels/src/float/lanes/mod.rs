@@ -12,7 +12,9 @@ mod avx512;
 mod neon;
 mod scalar;
 
-use crate::{InstructionSet, Kernels};
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+use crate::InstructionSet;
+use crate::Kernels;
 
 /// Lanes in a vector.
 pub(crate) const LANES: usize = 16;
