@@ -11,6 +11,7 @@
 pub mod audio;
 #[cfg(feature = "embed-model")]
 mod embedded_model;
+pub mod initramfs;
 pub mod model_file;
 pub mod output;
 pub mod transcription;

@@ -1,6 +1,7 @@
 //! One file for each command.
 
 mod bench;
+mod flash;
 mod inspect;
 mod model;
 mod pack;
@@ -34,6 +35,7 @@ enum Command {
     Inspect(inspect::Inspect),
     Pack(pack::Pack),
     Bench(bench::Bench),
+    Flash(flash::Flash),
 }
 
 impl CommandLine {
@@ -44,6 +46,7 @@ impl CommandLine {
             Command::Inspect(command) => command.run(),
             Command::Pack(command) => command.run(self.quiet),
             Command::Bench(command) => command.run(),
+            Command::Flash(command) => command.run(self.quiet),
         }
     }
 }
