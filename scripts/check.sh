@@ -4,7 +4,7 @@
 set -uo pipefail
 source "$(dirname "$0")/common.sh"
 
-readonly STEPS=(hygiene test aarch64 format clippy deny docs no-std)
+readonly STEPS=(hygiene test aarch64 format clippy deny docs no-std qemu)
 
 run_step() {
     case $1 in
@@ -16,6 +16,7 @@ run_step() {
     deny) scripts/deny.sh ;;
     docs) RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps ;;
     no-std) scripts/no-std.sh ;;
+    qemu) scripts/test-qemu.sh ;;
     *)
         echo "no step is named $1; there are: ${STEPS[*]}"
         return 2
