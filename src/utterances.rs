@@ -1,6 +1,6 @@
 //! A recording, cut into utterances.
 
-use kinglet_runtime::{SAMPLE_RATE, Segment, Segmenter, SegmenterConfig, quantize_sample};
+use kinglet_runtime::{FRAME_SAMPLES, SAMPLE_RATE, Segment, Segmenter, SegmenterConfig, quantize_sample};
 
 use crate::audio::{AudioError, AudioReader};
 
@@ -9,24 +9,23 @@ const SLACK_SAMPLES: u64 = SAMPLE_RATE as u64;
 
 /// Reads a recording and hands out its utterances one by one, keeping no more audio than the longest of them.
 ///
-/// This is what [`kinglet_runtime::Recognizer`] does for one stream, without the recognition: so several threads can take the
-/// utterances of one recording.
+/// A recording that fits into one utterance is not cut: where there is speech in it, it is one utterance from its first
+/// sample to its last. A longer one is cut as [`kinglet_runtime::Recognizer`] cuts a stream, without recognising it, so
+/// that several threads can take the utterances of one recording.
 pub struct Utterances {
     reader: AudioReader,
     segmenter: Segmenter,
-    chunk: Vec<f32>,
-    /// Samples of `chunk` that the segmenter has taken.
-    taken: usize,
+    max_samples: u64,
     kept: Vec<i16>,
     /// Place of `kept[0]` in the recording.
     first: u64,
-    /// Samples read so far.
-    samples: u64,
     state: State,
 }
 
 #[derive(PartialEq)]
 enum State {
+    /// Nothing is cut yet: the recording may be short.
+    Opening,
     Reading,
     /// The recording has ended; the segmenter may still hold utterances.
     Finishing,
@@ -48,12 +47,11 @@ impl Utterances {
         Self {
             reader,
             segmenter: Segmenter::new(SegmenterConfig::for_utterances(max_seconds)),
-            chunk: Vec::new(),
-            taken: 0,
-            kept: Vec::new(),
+            max_samples: (max_seconds * SAMPLE_RATE as f32) as u64,
+            // Room for the longest utterance at once: growing step by step would leave as much again behind.
+            kept: Vec::with_capacity((max_seconds * SAMPLE_RATE as f32) as usize + 2 * SAMPLE_RATE as usize),
             first: 0,
-            samples: 0,
-            state: State::Reading,
+            state: State::Opening,
         }
     }
 
@@ -65,6 +63,11 @@ impl Utterances {
         let segment = loop {
             match self.state {
                 State::Ended => break None,
+                State::Opening => {
+                    if let Some(segment) = self.open()? {
+                        break Some(segment);
+                    }
+                }
                 State::Finishing => {
                     let segment = self.segmenter.finish();
                     if segment.is_none() {
@@ -88,7 +91,7 @@ impl Utterances {
 
     /// Seconds read so far; at the end, the length of the recording.
     pub fn seconds(&self) -> f64 {
-        self.samples as f64 / f64::from(SAMPLE_RATE)
+        self.read_samples() as f64 / f64::from(SAMPLE_RATE)
     }
 
     /// The recording itself.
@@ -96,23 +99,60 @@ impl Utterances {
         &self.reader
     }
 
+    fn read_samples(&self) -> u64 {
+        self.first + self.kept.len() as u64
+    }
+
+    /// Reads as much as fits into one utterance. A recording that ends before is one, or holds no speech.
+    fn open(&mut self) -> Result<Option<Segment>, AudioError> {
+        while self.read_samples() <= self.max_samples {
+            if !self.read()? {
+                self.state = State::Ended;
+                let end_sample = self.read_samples();
+                let speaks = self.speaks();
+                return Ok(speaks.then_some(Segment { start_sample: 0, end_sample }));
+            }
+        }
+        self.state = State::Reading;
+        Ok(None)
+    }
+
+    /// Whether the segmenter finds an utterance in what was read.
+    fn speaks(&mut self) -> bool {
+        while self.segmenter.position() < self.read_samples() {
+            if self.show().is_some() {
+                return true;
+            }
+        }
+        self.segmenter.finish().is_some()
+    }
+
     /// Shows the segmenter some more audio; returns the segment that this completes.
     fn advance(&mut self) -> Result<Option<Segment>, AudioError> {
-        if self.taken == self.chunk.len() {
-            self.chunk.clear();
-            self.taken = 0;
-            match self.reader.next_chunk()? {
-                Some(chunk) => self.chunk.extend_from_slice(chunk),
-                None => self.state = State::Finishing,
-            }
-            self.samples += self.chunk.len() as u64;
+        self.drop_before(self.segmenter.keep_from().min(self.segmenter.position()));
+        if self.segmenter.position() == self.read_samples() && !self.read()? {
+            self.state = State::Finishing;
         }
-        self.drop_before(self.segmenter.keep_from());
-        let rest = self.chunk.get(self.taken..).unwrap_or_default();
-        let pushed = self.segmenter.push(rest);
-        self.kept.extend(rest.iter().take(pushed.accepted).map(|&sample| quantize_sample(sample)));
-        self.taken += pushed.accepted;
-        Ok(pushed.segment)
+        Ok(self.show())
+    }
+
+    /// Shows the segmenter one frame of what it has not seen.
+    fn show(&mut self) -> Option<Segment> {
+        let seen = (self.segmenter.position() - self.first) as usize;
+        let mut frame = [0.0; FRAME_SAMPLES];
+        let unseen = self.kept.get(seen..).unwrap_or_default();
+        let length = unseen.len().min(FRAME_SAMPLES);
+        for (value, &sample) in frame.iter_mut().zip(unseen) {
+            *value = f32::from(sample) / 32768.0;
+        }
+        self.segmenter.push(frame.get(..length).unwrap_or_default()).segment
+    }
+
+    /// Reads the next chunk; `false` at the end of the recording.
+    fn read(&mut self) -> Result<bool, AudioError> {
+        let Some(chunk) = self.reader.next_chunk()? else { return Ok(false) };
+        self.kept.extend(chunk.iter().map(|&sample| quantize_sample(sample)));
+        Ok(true)
     }
 
     fn drop_before(&mut self, sample: u64) {

@@ -19,7 +19,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("model files are little-endian and are used in place: big-endian targets are not supported");
 
-#[cfg(feature = "pack")]
+#[cfg(feature = "std")]
 extern crate std;
 
 mod error;
