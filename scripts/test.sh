@@ -3,9 +3,6 @@
 set -euo pipefail
 source "$(dirname "$0")/common.sh"
 
-command=cargo\ test\ --workspace
-if [[ -f README.md ]]; then
-    command=$(scripts/readme-command.sh 2) || { echo "failed: README.md has no second command"; exit 1; }
-fi
+command=$(scripts/readme-command.sh 2) || { echo "failed: README.md has no second command"; exit 1; }
 echo "\$ $command"
 bash -c "$command"
