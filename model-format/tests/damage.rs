@@ -1,0 +1,105 @@
+//! A damaged file is refused, and the message says where.
+#![cfg(feature = "pack")]
+
+use kinglet_model_format::pack::{Checkpoint, pack};
+use kinglet_model_format::{FormatError, MAGIC, Model, SectionKind, Verify};
+use std::path::Path;
+
+/// A copy on a 64-byte boundary, with room before and behind it.
+struct Aligned {
+    storage: Vec<u8>,
+    start: usize,
+    length: usize,
+}
+
+impl Aligned {
+    fn new(bytes: &[u8]) -> Self {
+        let mut storage = vec![0; bytes.len() + 64];
+        let start = storage.as_ptr().align_offset(64);
+        storage[start..start + bytes.len()].copy_from_slice(bytes);
+        Self { storage, start, length: bytes.len() }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.storage[self.start..self.start + self.length]
+    }
+
+    fn flip(&mut self, position: usize, mask: u8) {
+        self.storage[self.start + position] ^= mask;
+    }
+}
+
+fn tiny() -> Aligned {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/tiny-odd");
+    let checkpoint = Checkpoint::open(&folder).expect("the fixture is a checkpoint");
+    Aligned::new(&pack(&checkpoint, &mut |_, _| ()).expect("the fixture packs").bytes)
+}
+
+#[test]
+fn a_changed_byte_is_found() {
+    let mut file = tiny();
+    let data = Model::parse(file.bytes()).expect("a model").sections()[SectionKind::Data as usize].offset;
+    // Every byte of header and tables, and some hundreds of the weights, each of which costs a checksum of all.
+    let length = file.length;
+    for position in (0..data).chain((data..length).step_by(389)) {
+        file.flip(position, 1 << (position % 8));
+        assert!(Model::parse(file.bytes()).is_err(), "byte {position}");
+        file.flip(position, 1 << (position % 8));
+    }
+    assert!(Model::parse(file.bytes()).is_ok());
+}
+
+#[test]
+fn a_file_cut_short_anywhere_is_refused() {
+    let file = tiny();
+    for length in (0..file.length).step_by(61) {
+        assert!(Model::parse(&file.bytes()[..length]).is_err(), "{length} bytes");
+    }
+}
+
+#[test]
+fn messages_say_what_is_wrong() {
+    let mut file = tiny();
+    let message = |file: &Aligned| Model::parse(file.bytes()).expect_err("damaged").to_string();
+    file.flip(0, 1);
+    assert_eq!(message(&file), "not a Kinglet model: it does not begin with the magic bytes");
+    file.flip(0, 1);
+    file.flip(MAGIC.len(), 2);
+    assert_eq!(
+        message(&file),
+        "model has format version 3, this program reads version 1: update the program"
+    );
+    file.flip(MAGIC.len(), 2);
+    file.flip(64, 1);
+    assert_eq!(message(&file), "model is damaged: header, its checksum is wrong");
+    file.flip(64, 1);
+    for (kind, name) in
+        SectionKind::ALL.into_iter().zip(["config", "tensors", "layers", "vocabulary", "texts", "data"])
+    {
+        let offset = Model::parse(file.bytes()).expect("whole").sections()[kind as usize].offset;
+        file.flip(offset, 1);
+        assert_eq!(message(&file), format!("model is damaged: section `{name}`, its checksum is wrong"));
+        file.flip(offset, 1);
+    }
+}
+
+#[test]
+fn the_checksum_of_the_weights_can_be_left_out() {
+    let mut file = tiny();
+    let last = file.length - 1;
+    file.flip(last, 1);
+    assert!(matches!(
+        Model::parse(file.bytes()),
+        Err(FormatError::Section { section: SectionKind::Data, .. })
+    ));
+    assert!(Model::parse_with(file.bytes(), Verify::Tables).is_ok());
+}
+
+#[test]
+fn bytes_that_begin_elsewhere_are_refused() {
+    let file = tiny();
+    let mut storage = vec![0; file.length + 128];
+    let start = storage.as_ptr().align_offset(64) + 8;
+    storage[start..start + file.length].copy_from_slice(file.bytes());
+    assert_eq!(Model::parse(&storage[start..start + file.length]).err(), Some(FormatError::Unaligned));
+}
