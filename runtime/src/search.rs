@@ -142,7 +142,7 @@ impl<'b> Search<'b> {
             let top = part_mut(&mut top, 0, most.min(logits.len()))?;
             let given = self.kernels.top_k(logits, top)?;
             for scored in top.iter().take(given) {
-                let token_score = scored.logit - peak.log_sum_exp;
+                let token_score = log_probability(scored.logit, peak.log_sum_exp);
                 let score = hypothesis.score + token_score;
                 let candidate = Candidate { parent, token: scored.index as u32, token_score, score };
                 let place = best.iter().take(found).position(|other| other.score < score).unwrap_or(found);
@@ -214,5 +214,25 @@ impl<'b> Search<'b> {
                 .copied()
                 .unwrap_or(self.begin),
         })
+    }
+}
+
+/// `logit - log_sum_exp`, never above zero, which rounding could reach. Weights without measure overflow to infinite
+/// logits, of which nothing can be said: their probability is zero.
+fn log_probability(logit: f32, log_sum_exp: f32) -> f32 {
+    let difference = logit - log_sum_exp;
+    if difference.is_nan() { f32::NEG_INFINITY } else { difference.min(0.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::log_probability;
+
+    #[test]
+    fn a_probability_is_never_above_one_nor_undefined() {
+        assert_eq!(log_probability(3.0, 4.5), -1.5);
+        assert_eq!(log_probability(4.5, 4.499_999), 0.0);
+        assert_eq!(log_probability(f32::INFINITY, f32::INFINITY), f32::NEG_INFINITY);
+        assert_eq!(log_probability(f32::MAX, f32::NAN), f32::NEG_INFINITY);
     }
 }
