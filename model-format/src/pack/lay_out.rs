@@ -73,6 +73,71 @@ pub(crate) fn store_int8(name: &str, rows: &[f32], outputs: usize, inputs: usize
     stored(name, kind, (outputs, inputs), values, float_bytes(&scales), relative_error)
 }
 
+/// Symmetric int4 with one f16 scale for each output and `group_inputs` inputs (rounded up to a multiple of 16;
+/// all the inputs, padded, where it is `None`): the step with the least squared error, which is none for weights that
+/// were trained on a grid. `rows` is `[outputs][inputs]`.
+#[allow(dead_code, reason = "chosen by the options of pack")]
+pub(crate) fn store_int4(
+    name: &str,
+    rows: &[f32],
+    outputs: usize,
+    inputs: usize,
+    group_inputs: Option<usize>,
+) -> StoredTensor {
+    let padded_inputs = round_up(inputs, INPUT_PAD);
+    let group_inputs = group_inputs.map_or(padded_inputs, |group| round_up(group.max(1), INPUT_PAD));
+    let groups = padded_inputs.div_ceil(group_inputs);
+    let pairs = padded_inputs / (2 * INPUT_BLOCK);
+    let padded_outputs = round_up(outputs, OUTPUT_BLOCK);
+    let mut values = vec![0u8; padded_outputs * padded_inputs / 2];
+    let mut scales = vec![half::f16::ZERO; padded_outputs * groups];
+    let (mut error, mut power) = (0.0f64, 0.0f64);
+    for (output, row) in rows.chunks_exact(inputs).enumerate() {
+        let (block_row, lane) = (output / OUTPUT_BLOCK, output % OUTPUT_BLOCK);
+        for (group, group_values) in row.chunks(group_inputs).enumerate() {
+            let scale = best_int4_step(group_values);
+            scales[(block_row * groups + group) * OUTPUT_BLOCK + lane] = scale;
+            let scale = scale.to_f32();
+            for (index, &value) in group_values.iter().enumerate() {
+                let input = group * group_inputs + index;
+                let quantized = int4(value, scale);
+                let pair = block_row * pairs + input / (2 * INPUT_BLOCK);
+                let place = (pair * OUTPUT_BLOCK + lane) * INPUT_BLOCK + input % INPUT_BLOCK;
+                let shift = input / INPUT_BLOCK % 2 * 4;
+                values[place] |= (quantized as i8 as u8 & 0xf) << shift;
+                error += f64::from(quantized * scale - value).powi(2);
+                power += f64::from(value).powi(2);
+            }
+        }
+    }
+    let relative_error = if power > 0.0 { (error / power).sqrt() as f32 } else { 0.0 };
+    let scales = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+    let shape = (outputs, inputs);
+    StoredTensor { group_inputs, ..stored(name, TensorKind::Int4, shape, values, scales, relative_error) }
+}
+
+/// A value as a multiple of `step`, -8 to 7.
+fn int4(value: f32, step: f32) -> f32 {
+    if step > 0.0 { (value / step).round_ties_even().clamp(-8.0, 7.0) } else { 0.0 }
+}
+
+/// The step, as it is stored, with the least squared error: the largest value is one to eight steps, or is clipped.
+fn best_int4_step(row: &[f32]) -> half::f16 {
+    let most = largest(row);
+    let steps = (1..=8u8).map(f32::from).chain((0..24).map(|more| 7.0 + 0.25 * more as f32));
+    let mut best = (f32::INFINITY, half::f16::ZERO);
+    for count in steps {
+        // An infinite scale would be refused by the reader: clip instead.
+        let stored = half::f16::from_f32((most / count).min(half::f16::MAX.to_f32()));
+        let step = stored.to_f32();
+        let error: f32 = row.iter().map(|&value| (int4(value, step) * step - value).powi(2)).sum();
+        if error < best.0 {
+            best = (error, stored);
+        }
+    }
+    best.1
+}
+
 fn largest(row: &[f32]) -> f32 {
     row.iter().fold(0.0, |largest, value| largest.max(value.abs()))
 }
@@ -149,6 +214,44 @@ mod tests {
         let step = grid_step(&row).unwrap_or(0.0);
         assert!((step - 0.0123).abs() < 1e-7, "{step}");
         assert_eq!(store_int8("w", &row, 1, row.len()).report.relative_error, 0.0);
+    }
+
+    /// The tensor as floats again.
+    fn int4_values(tensor: &StoredTensor) -> Vec<f32> {
+        use zerocopy::FromBytes;
+        let scales: Vec<half::f16> =
+            tensor.scales.chunks_exact(2).map(|bytes| half::f16::read_from_bytes(bytes).unwrap()).collect();
+        let (outputs, inputs) = tensor.report.shape;
+        let matrix =
+            crate::Int4Matrix::new(outputs, inputs, tensor.group_inputs, &tensor.values, &scales).unwrap();
+        let value = |output, input| f32::from(matrix.value(output, input)) * matrix.scale(output, input);
+        (0..outputs).flat_map(|output| (0..inputs).map(move |input| value(output, input))).collect()
+    }
+
+    #[test]
+    fn int4_keeps_a_grid() {
+        let grid = |index: usize, least: i32, count: i32| (index as i32 * 5 % count + least) as f32 * 0.125;
+        for (least, count) in [(-8, 16), (-7, 15), (-3, 7), (-1, 3)] {
+            let (outputs, inputs) = (19, 37);
+            let rows: Vec<f32> = (0..outputs * inputs).map(|index| grid(index, least, count)).collect();
+            for group in [None, Some(32), Some(16)] {
+                let tensor = store_int4("w", &rows, outputs, inputs, group);
+                assert_eq!(tensor.report.relative_error, 0.0);
+                assert_eq!(int4_values(&tensor), rows);
+            }
+        }
+    }
+
+    #[test]
+    fn a_scale_a_group_costs_less_than_one_an_output() {
+        let rows: Vec<f32> =
+            (0..17 * 100).map(|index| (index as f32 * 0.7).sin() * (index % 100) as f32).collect();
+        let error = |group| store_int4("w", &rows, 17, 100, group).report.relative_error;
+        assert!(error(Some(32)) < error(None), "{} {}", error(Some(32)), error(None));
+        assert!(error(None) < 0.12, "{}", error(None));
+        assert_eq!(store_int4("w", &[0.0; 40], 2, 20, None).report.relative_error, 0.0);
+        let huge = store_int4("w", &[3e38, -3e38], 1, 2, None);
+        assert!(int4_values(&huge).iter().all(|value| value.is_finite()));
     }
 
     #[test]
