@@ -2,7 +2,7 @@
 
 use kinglet_kernels::Kernels;
 use kinglet_model_format::{MAGIC, Model};
-use kinglet_runtime::{Limits, Recognizer, SAMPLE_RATE, SegmenterConfig, Utterance, memory_required};
+use kinglet_runtime::{Limits, Recognizer, SAMPLE_RATE, Utterance, memory_required};
 
 use crate::boards::{Board, Marker, print};
 use crate::failure::Failure;
@@ -27,7 +27,7 @@ pub fn run<B: Board>() -> Result<(), Failure> {
     };
     // Every run begins with the same memory.
     region.fill(0);
-    let mut recognizer = Recognizer::new(model, kernels, LIMITS, SegmenterConfig::default(), region)?;
+    let mut recognizer = Recognizer::for_recordings(model, kernels, LIMITS, region)?;
     print(format_args!(
         "memory: {needed} of {given} bytes for utterances of {} s, {} bytes of stack\n",
         LIMITS.utterance_seconds, memory.stack

@@ -32,10 +32,12 @@ mod search;
 mod alignment;
 mod transcript;
 mod transcriber;
+mod cutter;
 mod recognizer;
 
+pub use cutter::{Cutter, quantize_sample};
 pub use error::Error;
-pub use recognizer::{Recognizer, Utterance, memory_required, quantize_sample};
+pub use recognizer::{Recognizer, Utterance, memory_required};
 pub use region::Buffer;
 pub use segmenter::{Pushed, Segment, Segmenter, SegmenterConfig};
 pub use sizes::Limits;
