@@ -18,12 +18,12 @@ gcc -O2 -shared -fPIC -fvisibility=hidden -o "$out/insncount.so" "$plugin_source
 cargo build --quiet --release -p kinglet-kernels --features std --example count_kernels "${CARGO_ARGUMENTS[@]}"
 program=$CARGO_TARGET_DIR/aarch64-unknown-linux-gnu/release/examples/count_kernels
 
-# count PROCESSOR SET ROWS REGION UNITS GOAL WHAT: one line of the table, for 512 outputs and 512 inputs.
+# count PROCESSOR SET ROWS REGION UNITS GOAL WHAT [KIND]: one line of the table, for 512 outputs and 512 inputs.
 count() {
     local processor=$1 set=$2 rows=$3 region=$4 units=$5 goal=$6 what=$7
     qemu-aarch64 -cpu "$processor" -plugin "$out/insncount.so,out=$out/count.json" \
-        "$program" "$set" "$rows" 512 512
-    python3 - "$out/count.json" "$@" <<'EOF'
+        "$program" "$set" "$rows" 512 512 "${8:-int8}"
+    python3 - "$out/count.json" "${@:1:7}" <<'EOF'
 import json, sys
 path, processor, instructions, rows, region, units, goal, what = sys.argv[1:]
 executed = json.load(open(path))[f"region{region}"]["total"]
@@ -49,3 +49,11 @@ for rows in 2 3 5 8; do
 done
 count cortex-a53 neon 128 0 "$VALUES" 1.5 'row quantization'
 count max i8mm 128 0 "$VALUES" 1.5 'row quantization'
+for kind in int4 int4-groups; do
+    for rows in 128 1; do
+        ((rows == 1)) && what="GEMV, $kind" || what="GEMM, $kind"
+        count cortex-a76 dotprod $rows 1 "$MACS" '' "$what" $kind
+        count cortex-a53 neon $rows 1 "$MACS" '' "$what" $kind
+        count max i8mm $rows 1 "$MACS" '' "$what" $kind
+    done
+done

@@ -17,7 +17,7 @@ pub enum InstructionSet {
     Neon,
     /// x86-64 with AVX-512 F, BW, VL and VNNI.
     Avx512Vnni,
-    /// x86-64 with AVX2 and FMA.
+    /// x86-64 with AVX2, FMA and F16C.
     Avx2,
     /// Plain Rust.
     Scalar,

@@ -8,8 +8,8 @@
 //! Each operation has one scalar implementation, always compiled, which is also the oracle of the
 //! others: every instruction set gives the same bits.
 //!
-//! What this crate does not do: allocate, start threads, read files, or repack weights. One weight layout
-//! ([`kinglet_model_format::Int8Matrix`]) serves every instruction set.
+//! What this crate does not do: allocate, start threads, read files, or repack weights. One layout of int8 and one of
+//! int4 weights ([`kinglet_model_format::Int8Matrix`], [`kinglet_model_format::Int4Matrix`]) serve every instruction set.
 #![no_std]
 
 #[cfg(any(test, feature = "std"))]
@@ -25,7 +25,7 @@ mod quantize;
 pub use error::KernelError;
 pub use float::{
     AttentionShape, Cache, CacheMut, MAX_HEAD_WIDTH, MAX_TOP, Peak, Rows, Scored, attend_scratch,
-    dequantize_row,
+    dequantize_int4_row, dequantize_row,
 };
 pub use instruction_set::{InstructionSet, Kernels, UnknownInstructionSet};
 pub use quantize::QuantizedRows;

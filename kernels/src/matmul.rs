@@ -1,18 +1,18 @@
-//! Int8 rows times int8 weights, to floats.
+//! Int8 rows times int8 or int4 weights, to floats.
 
-use kinglet_model_format::Int8Matrix;
+use kinglet_model_format::{Int4Matrix, Int8Matrix};
 
 use crate::arch;
 use crate::{KernelError, Kernels, QuantizedRows};
 
-/// The checked arguments of a matrix product.
+/// The checked arguments of a product with weights of the kind `W`.
 ///
 /// Invariants, relied on by unsafe code in the kernels: `rows.inputs() == weights.inputs()`; `bias`, if any,
 /// has `weights.outputs()` values; `out` has `weights.outputs()` values from each of the starts
 /// `row * out_stride`, and these rows do not overlap; there is at least one row.
-pub(crate) struct Matmul<'a> {
+pub(crate) struct Matmul<'a, W = Int8Matrix<'a>> {
     pub(crate) rows: &'a QuantizedRows<'a>,
-    pub(crate) weights: &'a Int8Matrix<'a>,
+    pub(crate) weights: &'a W,
     pub(crate) bias: Option<&'a [f32]>,
     pub(crate) out: &'a mut [f32],
     pub(crate) out_stride: usize,
@@ -35,28 +35,54 @@ impl Kernels {
         out: &mut [f32],
         out_stride: usize,
     ) -> Result<(), KernelError> {
-        let (expected, outputs) = (weights.inputs(), weights.outputs());
-        if rows.inputs() != expected {
-            return Err(KernelError::Inputs { expected, given: rows.inputs() });
-        }
-        if !self.reads(rows) {
-            return Err(KernelError::RowOrder);
-        }
-        if rows.rows() > 1 && out_stride < outputs {
-            return Err(KernelError::Stride { outputs, stride: out_stride });
-        }
-        KernelError::check_rows("out", out.len(), rows.rows(), outputs, out_stride)?;
-        let bias = match bias {
-            None => None,
-            Some(bias) => {
-                let given = bias.len();
-                let too_short = KernelError::TooShort { name: "bias", needed: outputs, given };
-                Some(bias.get(..outputs).ok_or(too_short)?)
-            }
-        };
+        let bias = self.check_product(rows, weights.inputs(), weights.outputs(), bias, out, out_stride)?;
         if rows.rows() > 0 {
             arch::matmul(self, Matmul { rows, weights, bias, out, out_stride });
         }
         Ok(())
+    }
+
+    /// [`matmul`](Self::matmul) with int4 weights: for the groups of inputs in order
+    /// `total = fma(sum as f32, group scale, total)`, from 0 on, where `sum` is the int32 sum over the group's inputs
+    /// of row value times weight; then `out[row, output] = fma(total, row scale, bias or 0)`.
+    ///
+    /// Sums wrap to 28 bits, beyond 132 000 inputs of one group.
+    ///
+    /// # Errors
+    /// When lengths do not fit, or `rows` were quantized by kernels with another order of values.
+    pub fn matmul_int4(
+        self,
+        rows: &QuantizedRows<'_>,
+        weights: &Int4Matrix<'_>,
+        bias: Option<&[f32]>,
+        out: &mut [f32],
+        out_stride: usize,
+    ) -> Result<(), KernelError> {
+        let bias = self.check_product(rows, weights.inputs(), weights.outputs(), bias, out, out_stride)?;
+        if rows.rows() > 0 {
+            arch::matmul_int4(self, Matmul { rows, weights, bias, out, out_stride });
+        }
+        Ok(())
+    }
+
+    /// Checks what [`Matmul`] promises, and cuts the bias to the outputs.
+    fn check_product<'a>(
+        self,
+        rows: &QuantizedRows<'_>,
+        inputs: usize,
+        outputs: usize,
+        bias: Option<&'a [f32]>,
+        out: &[f32],
+        out_stride: usize,
+    ) -> Result<Option<&'a [f32]>, KernelError> {
+        if rows.inputs() != inputs {
+            return Err(KernelError::Inputs { expected: inputs, given: rows.inputs() });
+        }
+        if !self.reads(rows) {
+            return Err(KernelError::RowOrder);
+        }
+        KernelError::check_stride(outputs, out_stride, rows.rows())?;
+        KernelError::check_rows("out", out.len(), rows.rows(), outputs, out_stride)?;
+        bias.map(|bias| KernelError::prefix("bias", bias, outputs)).transpose()
     }
 }

@@ -10,6 +10,8 @@ use proptest::prelude::*;
 
 use crate::{InstructionSet, KernelError, Kernels, QuantizedRows};
 
+mod int4;
+
 /// A product's operands, plain.
 #[derive(Debug, Clone)]
 struct Case {

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::project::{Input, Rounding, part, part_mut, prefix, prefix_mut};
 use crate::region::buffers;
 use crate::sizes::Sizes;
-use kinglet_kernels::{Cache, CacheMut, Kernels, Rows, dequantize_row};
+use kinglet_kernels::{Cache, CacheMut, Kernels, Rows, dequantize_int4_row, dequantize_row};
 use kinglet_model_format::{ActivationBits, DecoderBlock, Matrix, Model, OutputHead, StackConfig};
 
 /// Frames that are written to a cache together.
@@ -207,11 +207,12 @@ impl<'m, 'b> Decoder<'m, 'b> {
     }
 
     fn embed(&mut self, input: &StepInput<'_>) -> Result<(), Error> {
-        let Matrix::Int8(embedding) = self.output.embedding else {
-            return Err(Error::Unsupported("an embedding that is not int8"));
-        };
         for (row, &token) in self.buffers.states.chunks_exact_mut(self.config.width).zip(input.tokens) {
-            dequantize_row(&embedding, token as usize, row)?;
+            match self.output.embedding {
+                Matrix::Int8(embedding) => dequantize_row(&embedding, token as usize, row)?,
+                Matrix::Int4(embedding) => dequantize_int4_row(&embedding, token as usize, row)?,
+                _ => return Err(Error::Unsupported("an embedding that is neither int8 nor int4")),
+            }
         }
         Ok(())
     }

@@ -70,7 +70,13 @@ impl<'a> Input<'a> {
                 let (source, rows) = (self.source, self.rows);
                 self.kernels.matmul_f32(source, rows, inputs, outputs, values, linear.bias, out, outputs)?;
             }
-            (Matrix::Int4(_), _) => return Err(Error::Unsupported("int4 weights")),
+            (Matrix::Int4(weights), ActivationBits::Eight) => {
+                self.kernels.matmul_int4(&self.quantized, weights, linear.bias, out, outputs)?;
+            }
+            (Matrix::Int4(weights), ActivationBits::Sixteen) => {
+                self.kernels.matmul_int4(&self.quantized, weights, None, out, outputs)?;
+                self.join(linear.bias, out, outputs)?;
+            }
         }
         Ok(())
     }

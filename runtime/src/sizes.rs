@@ -206,15 +206,10 @@ fn check_supported(model: &Model<'_>) -> Result<(), Error> {
     if config.frontend.sample_rate != SAMPLE_RATE {
         return Err(Error::Unsupported("another sample rate than 16 kHz"));
     }
-    let only_int8 = |matrix: Matrix<'_>| matches!(matrix, Matrix::Int8(_));
-    for tensor in model.tensors().iter() {
-        if tensor.kind == kinglet_model_format::TensorKind::Int4 {
-            return Err(Error::Unsupported("int4 weights"));
-        }
-    }
+    let is_integer = |matrix: Matrix<'_>| matches!(matrix, Matrix::Int8(_) | Matrix::Int4(_));
     let output = model.output();
-    if !only_int8(output.embedding) || !only_int8(output.vocabulary.weight) {
-        return Err(Error::Unsupported("an embedding that is not int8"));
+    if !is_integer(output.embedding) || !is_integer(output.vocabulary.weight) {
+        return Err(Error::Unsupported("an embedding that is neither int8 nor int4"));
     }
     Ok(())
 }

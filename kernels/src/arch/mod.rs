@@ -3,6 +3,8 @@
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+mod int4_panel;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 mod panel;
 pub(crate) mod scalar;
 #[cfg(target_arch = "x86_64")]
@@ -14,6 +16,8 @@ use aarch64 as native;
 use scalar as native;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as native;
+
+use kinglet_model_format::Int4Matrix;
 
 use crate::matmul::Matmul;
 use crate::quantize::Quantization;
@@ -35,5 +39,12 @@ pub(crate) fn matmul(kernels: Kernels, matmul: Matmul<'_>) {
     match kernels.instruction_set() {
         InstructionSet::Scalar => scalar::matmul_i8_block16x4(matmul),
         _ => native::dispatch_matmul(kernels, matmul),
+    }
+}
+
+pub(crate) fn matmul_int4<'a>(kernels: Kernels, matmul: Matmul<'a, Int4Matrix<'a>>) {
+    match kernels.instruction_set() {
+        InstructionSet::Scalar => scalar::matmul_i4_block16x4(matmul),
+        _ => native::dispatch_matmul_int4(kernels, matmul),
     }
 }

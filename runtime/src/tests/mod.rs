@@ -1,5 +1,6 @@
 //! Tests that look inside.
 
+mod int4;
 mod parity;
 mod region;
 mod streams;

@@ -3,12 +3,18 @@
 
 mod detect;
 mod finish;
+mod int4;
+mod matmul_i4_dotprod;
+mod matmul_i4_i8mm;
+mod matmul_i4_neon;
 mod matmul_i8_dotprod;
 mod matmul_i8_i8mm;
 mod matmul_i8_neon;
 mod quantize;
 
 pub(crate) use detect::exists;
+
+use kinglet_model_format::Int4Matrix;
 
 use crate::arch::scalar;
 use crate::matmul::Matmul;
@@ -36,5 +42,17 @@ pub(crate) fn dispatch_matmul(kernels: Kernels, matmul: Matmul<'_>) {
         // SAFETY: as above.
         InstructionSet::Neon => unsafe { matmul_i8_neon::matmul_i8_block16x4_neon(matmul) },
         _ => scalar::matmul_i8_block16x4(matmul),
+    }
+}
+
+pub(crate) fn dispatch_matmul_int4<'a>(kernels: Kernels, matmul: Matmul<'a, Int4Matrix<'a>>) {
+    match kernels.instruction_set() {
+        // SAFETY: `Kernels` proves that the instructions exist.
+        InstructionSet::I8mm => unsafe { matmul_i4_i8mm::matmul_i4_block16x4_i8mm(matmul) },
+        // SAFETY: as above.
+        InstructionSet::Dotprod => unsafe { matmul_i4_dotprod::matmul_i4_block16x4_dotprod(matmul) },
+        // SAFETY: as above.
+        InstructionSet::Neon => unsafe { matmul_i4_neon::matmul_i4_block16x4_neon(matmul) },
+        _ => scalar::matmul_i4_block16x4(matmul),
     }
 }

@@ -1,8 +1,10 @@
 //! Plain Rust: the fallback, and the oracle of every other implementation.
 
+mod matmul_i4;
 mod matmul_i8;
 mod quantize;
 
+pub(crate) use matmul_i4::matmul_i4_block16x4;
 pub(crate) use matmul_i8::matmul_i8_block16x4;
 pub(crate) use quantize::{RowScale, quantize_rows};
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
@@ -14,6 +16,8 @@ pub(crate) use native::*;
 /// An architecture without kernels of its own: what `arch` asks of a native folder.
 #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
 mod native {
+    use kinglet_model_format::Int4Matrix;
+
     use crate::matmul::Matmul;
     use crate::quantize::Quantization;
     use crate::{InstructionSet, Kernels};
@@ -28,5 +32,9 @@ mod native {
 
     pub(crate) fn dispatch_matmul(_: Kernels, matmul: Matmul<'_>) {
         super::matmul_i8_block16x4(matmul);
+    }
+
+    pub(crate) fn dispatch_matmul_int4<'a>(_: Kernels, matmul: Matmul<'a, Int4Matrix<'a>>) {
+        super::matmul_i4_block16x4(matmul);
     }
 }

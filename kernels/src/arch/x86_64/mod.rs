@@ -1,8 +1,12 @@
 //! x86-64: where people develop, and where peers are measured.
 
+mod matmul_i4_avx2;
+mod matmul_i4_avx512vnni;
 mod matmul_i8_avx2;
 mod matmul_i8_avx512vnni;
 mod quantize;
+
+use kinglet_model_format::Int4Matrix;
 
 use crate::arch::scalar;
 use crate::matmul::Matmul;
@@ -20,9 +24,9 @@ macro_rules! has {
 
 pub(crate) fn exists(set: InstructionSet) -> bool {
     match set {
-        InstructionSet::Avx2 => has!("avx2" "fma"),
+        InstructionSet::Avx2 => has!("avx2" "fma" "f16c"),
         InstructionSet::Avx512Vnni => {
-            has!("avx2" "fma" "avx512f" "avx512bw" "avx512vl" "avx512vnni")
+            has!("avx2" "fma" "f16c" "avx512f" "avx512bw" "avx512vl" "avx512vnni")
         }
         _ => false,
     }
@@ -47,5 +51,17 @@ pub(crate) fn dispatch_matmul(kernels: Kernels, matmul: Matmul<'_>) {
         // SAFETY: as above.
         InstructionSet::Avx2 => unsafe { matmul_i8_avx2::matmul_i8_block16x4_avx2(matmul) },
         _ => scalar::matmul_i8_block16x4(matmul),
+    }
+}
+
+pub(crate) fn dispatch_matmul_int4<'a>(kernels: Kernels, matmul: Matmul<'a, Int4Matrix<'a>>) {
+    match kernels.instruction_set() {
+        // SAFETY: `Kernels` proves that the instructions exist.
+        InstructionSet::Avx512Vnni => unsafe {
+            matmul_i4_avx512vnni::matmul_i4_block16x4_avx512vnni(matmul);
+        },
+        // SAFETY: as above.
+        InstructionSet::Avx2 => unsafe { matmul_i4_avx2::matmul_i4_block16x4_avx2(matmul) },
+        _ => scalar::matmul_i4_block16x4(matmul),
     }
 }

@@ -1,0 +1,77 @@
+//! What every AArch64 kernel for int4 weights needs.
+
+use core::arch::aarch64::{
+    float32x4_t, int8x16_t, int32x4_t, vandq_s8, vcvtq_n_f32_s32, vdupq_n_f32, vdupq_n_s8, vfmaq_f32,
+    vld1_u16, vld1q_f32, vld1q_u8, vreinterpretq_s8_u8, vshlq_n_s8, vst1q_f32,
+};
+use core::arch::asm;
+
+use crate::arch::int4_panel::Int4Panel;
+
+/// 16 bytes of packed weights as two registers of weights 16 times as large: inputs 0 to 3, and 4 to 7, of 4 outputs.
+///
+/// # Safety
+/// 16 bytes must be readable at `packed`.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn unpack(packed: *const u8) -> [int8x16_t; 2] {
+    // SAFETY: the caller's.
+    let packed = vreinterpretq_s8_u8(unsafe { vld1q_u8(packed) });
+    [vshlq_n_s8::<4>(packed), vandq_s8(packed, vdupq_n_s8(0xf0_u8 as i8))]
+}
+
+/// The scales of 4 outputs from output `first` of the panel on.
+///
+/// # Safety
+/// The panel must have the group; `first + 4 <= 16`.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn scales(panel: &Int4Panel<'_>, group: usize, first: usize) -> float32x4_t {
+    let floats: float32x4_t;
+    // SAFETY: a group has 16 scales. The instruction, which has no stable intrinsic, widens f16 to f32.
+    unsafe {
+        let bits = vld1_u16(panel.scales.add(16 * group + first));
+        asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) floats, in(vreg) bits, options(pure, nomem, nostack, preserves_flags));
+    }
+    floats
+}
+
+/// Adds the sums of a group, given 16 times as large, to the totals.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn add_group(totals: float32x4_t, sums: int32x4_t, scales: float32x4_t) -> float32x4_t {
+    vfmaq_f32(totals, vcvtq_n_f32_s32::<4>(sums), scales)
+}
+
+/// Scales `4 * VECTORS` totals of `row`, from output `first` of the panel on, adds the bias and stores them.
+///
+/// # Safety
+/// `row < panel.rows` and `first + 4 * VECTORS <= 16`.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn finish<const VECTORS: usize>(
+    panel: &Int4Panel<'_>,
+    row: usize,
+    first: usize,
+    totals: [float32x4_t; VECTORS],
+) {
+    let mut edge = [0.0_f32; 16];
+    let whole = panel.width == 16;
+    // SAFETY: the row exists, so its scale does, and `width` floats may be written at its place; a whole
+    // panel is 16 wide, another goes through `edge`, of which what lies inside the row is copied.
+    unsafe {
+        let row_scale = vdupq_n_f32(*panel.row_scales.add(row));
+        let out = panel.out.add(row * panel.out_stride);
+        let target = if whole { out } else { edge.as_mut_ptr() };
+        for (vector, totals) in totals.into_iter().enumerate() {
+            let lane = first + 4 * vector;
+            let bias = vld1q_f32(panel.bias.as_ptr().add(lane));
+            vst1q_f32(target.add(lane), vfmaq_f32(bias, totals, row_scale));
+        }
+        if !whole {
+            for lane in first..panel.width.min(first + 4 * VECTORS) {
+                *out.add(lane) = edge[lane];
+            }
+        }
+    }
+}

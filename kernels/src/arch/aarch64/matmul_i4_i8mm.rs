@@ -1,0 +1,138 @@
+//! Int4 matrix product with `SMMLA`.
+//!
+//! The two halves of packed weights, zipped as 32-bit lanes, are operands of 2 outputs x 8 inputs. An odd last row
+//! takes the `SDOT` kernel.
+
+use core::arch::aarch64::{
+    int8x16_t, int32x4_t, vdupq_n_f32, vdupq_n_s32, vld1q_s8, vreinterpretq_s8_s32, vreinterpretq_s32_s8,
+    vreinterpretq_s32_s64, vreinterpretq_s64_s32, vuzp1q_s64, vuzp2q_s64, vzip1q_s32, vzip2q_s32,
+};
+use core::arch::asm;
+
+use kinglet_model_format::Int4Matrix;
+
+use super::int4::{add_group, finish, scales, unpack};
+use super::matmul_i4_dotprod;
+use crate::arch::int4_panel::{Group, Int4Panel};
+use crate::matmul::Matmul;
+
+/// Up to 8 rows x 8 outputs at a time.
+#[target_feature(enable = "neon,dotprod,i8mm")]
+pub(super) fn matmul_i4_block16x4_i8mm<'a>(matmul: Matmul<'a, Int4Matrix<'a>>) {
+    for panel in matmul.panels() {
+        for half in [0, 8] {
+            let mut row = 0;
+            // SAFETY: each tile ends at or before the last pair of rows; `half + 8 <= 16`.
+            unsafe {
+                while panel.rows - row >= 8 {
+                    tile::<4>(&panel, row, half);
+                    row += 8;
+                }
+                match (panel.rows - row) / 2 {
+                    3 => tile::<3>(&panel, row, half),
+                    2 => tile::<2>(&panel, row, half),
+                    1 => tile::<1>(&panel, row, half),
+                    _ => {}
+                }
+            }
+        }
+        if panel.rows % 2 == 1 {
+            // SAFETY: the last row exists; as it has no partner, its values stand in plain order.
+            unsafe { matmul_i4_dotprod::tile::<1>(&panel, panel.rows - 1) }
+        }
+    }
+}
+
+/// `PAIRS` pairs of rows x 8 outputs.
+///
+/// # Safety
+/// The pairs of rows from `row`, which is even, on must exist; `first` must be 0 or 8.
+#[inline]
+#[target_feature(enable = "neon,i8mm")]
+unsafe fn tile<const PAIRS: usize>(panel: &Int4Panel<'_>, row: usize, first: usize) {
+    let mut totals = [[[vdupq_n_f32(0.0); 2]; 2]; PAIRS];
+    // SAFETY: the rows exist; the group is the panel's.
+    unsafe {
+        for group in panel.groups() {
+            let sums = group_sums::<PAIRS>(panel, row, first, &group);
+            for vector in 0..2 {
+                let scales = scales(panel, group.index, first + 4 * vector);
+                for (totals, sums) in totals.iter_mut().zip(&sums) {
+                    let [upper, lower] = split(sums[2 * vector], sums[2 * vector + 1]);
+                    totals[0][vector] = add_group(totals[0][vector], upper, scales);
+                    totals[1][vector] = add_group(totals[1][vector], lower, scales);
+                }
+            }
+        }
+        for (index, [upper, lower]) in totals.into_iter().enumerate() {
+            finish(panel, row + 2 * index, first, upper);
+            finish(panel, row + 2 * index + 1, first, lower);
+        }
+    }
+}
+
+/// Sums of 2 rows x 2 outputs, twice, as 4 outputs of each row.
+#[inline]
+#[target_feature(enable = "neon")]
+fn split(first: int32x4_t, second: int32x4_t) -> [int32x4_t; 2] {
+    let (first, second) = (vreinterpretq_s64_s32(first), vreinterpretq_s64_s32(second));
+    [vreinterpretq_s32_s64(vuzp1q_s64(first, second)), vreinterpretq_s32_s64(vuzp2q_s64(first, second))]
+}
+
+/// 16 times the sums of one group, each vector 2 rows x 2 outputs.
+///
+/// # Safety
+/// The pairs of rows from `row` on must exist, the group be one of the panel's, and `first` 0 or 8.
+#[inline]
+#[target_feature(enable = "neon,i8mm")]
+unsafe fn group_sums<const PAIRS: usize>(
+    panel: &Int4Panel<'_>,
+    row: usize,
+    first: usize,
+    group: &Group,
+) -> [[int32x4_t; 4]; PAIRS] {
+    let mut sums = [[vdupq_n_s32(0); 4]; PAIRS];
+    // SAFETY: each pair of rows has `2 * inputs` bytes and the panel `8 * inputs`, of which the group's are read.
+    unsafe {
+        let mut values = panel.values.add(row * panel.inputs + 2 * group.first);
+        let mut weights = panel.weights.add(group.first * 8 + first * 4);
+        for _ in 0..(group.last - group.first) / 16 {
+            for step in 0..2 {
+                let [a, b] = zip(unpack(weights.add(64 * step)));
+                let [c, d] = zip(unpack(weights.add(64 * step + 16)));
+                for (index, sums) in sums.iter_mut().enumerate() {
+                    let inputs = vld1q_s8(values.add(2 * index * panel.inputs + 16 * step));
+                    for (sum, weights) in sums.iter_mut().zip([a, b, c, d]) {
+                        *sum = smmla(*sum, inputs, weights);
+                    }
+                }
+            }
+            weights = weights.add(128);
+            values = values.add(32);
+        }
+    }
+    sums
+}
+
+/// 4 outputs x 4 inputs and the 4 inputs after them, as twice 2 outputs x 8 inputs.
+#[inline]
+#[target_feature(enable = "neon")]
+fn zip([low, high]: [int8x16_t; 2]) -> [int8x16_t; 2] {
+    let (low, high) = (vreinterpretq_s32_s8(low), vreinterpretq_s32_s8(high));
+    [vreinterpretq_s8_s32(vzip1q_s32(low, high)), vreinterpretq_s8_s32(vzip2q_s32(low, high))]
+}
+
+/// 2 rows x 8 inputs times 2 outputs x 8 inputs.
+#[inline]
+#[target_feature(enable = "neon,i8mm")]
+fn smmla(mut sums: int32x4_t, inputs: int8x16_t, weights: int8x16_t) -> int32x4_t {
+    // SAFETY: sums of products of int8 are all that is computed.
+    unsafe {
+        asm!(
+            "smmla {sums:v}.4s, {inputs:v}.16b, {weights:v}.16b",
+            sums = inout(vreg) sums, inputs = in(vreg) inputs, weights = in(vreg) weights,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sums
+}
