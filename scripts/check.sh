@@ -11,7 +11,7 @@ run_step() {
     hygiene) scripts/hygiene.sh ;;
     test) scripts/test.sh ;;
     aarch64) scripts/test-aarch64.sh ;;
-    format) cargo fmt --all --check ;;
+    format) cargo fmt --all --check && (cd qemu && cargo fmt --check) && (cd fuzz && cargo fmt --check) ;;
     clippy) scripts/clippy.sh ;;
     deny) scripts/deny.sh ;;
     docs) RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps ;;

@@ -5,3 +5,4 @@ source "$(dirname "$0")/common.sh"
 
 cargo deny --version >/dev/null 2>&1 || missing "cargo-deny is not installed (cargo install --locked cargo-deny)"
 cargo deny --all-features --locked check licenses bans sources
+cargo deny --manifest-path qemu/Cargo.toml --all-features --locked --config deny.toml check licenses bans sources

@@ -9,7 +9,7 @@ set -uo pipefail
 
 board=${KINGLET_BOARD:-virt}
 cpu=${KINGLET_CPU:-cortex-a53}
-limit=${KINGLET_TIMEOUT:-300}
+limit=${KINGLET_TIMEOUT:-120}
 image=
 while [[ ${1:-} == --* ]]; do
     case $1 in

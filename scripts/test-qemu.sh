@@ -8,11 +8,13 @@ readonly MODEL=${KINGLET_MODEL:-$PWD/models/en.kgl}
 readonly AUDIO=$PWD/tests/data/speech/amiable.wav
 # For the machines that QEMU emulates at greater cost.
 readonly SHORT_AUDIO=$PWD/tests/data/speech/selfish.flac
-# A test takes half a minute; this is for hosts that do much else at the same time.
-readonly TIMEOUT=300
+# Each run by itself, on an idle machine of two cores, takes a fraction of this.
+readonly TIMEOUT=120
 readonly MOST_MEMORY=6000000
 readonly MOST_IMAGE=$((512 * 1024))
 readonly MOST_INSTRUCTIONS=50000000
+# Between the image and the Linux program on the same processor, in percent.
+readonly MOST_DIFFERENCE=5
 
 has qemu-system-aarch64 || missing "qemu-system-aarch64 is not installed (apt-get install qemu-system-arm)"
 [[ -f $MODEL ]] || missing "there is no model at $MODEL"
@@ -66,7 +68,7 @@ transcribes() {
     fi
     tokens=$(host_tokens "$model" "$audio")
     if [[ -z $tokens || $(tokens_of "$log") != "$tokens" ]]; then
-        fail "$name recognises other tokens than this machine, which has $tokens" "$log"
+        fail "$name recognises other tokens than this machine, which has '$tokens'" "$log"
         return 1
     fi
     pass "$name: $(wc -w <<<"$tokens") tokens as on this machine, $SECONDS s"
@@ -124,16 +126,71 @@ check_start() {
     fi
 }
 
+# The instructions of the whole run, from reset to the transcript, against those of the Linux program, from its start to its
+# end, with the same model, recording and processor. Both are counted by QEMU.
+check_linux() {
+    local log=$scratch/run.log program ticks rate image linux difference
+    if ! has qemu-aarch64 || ! has cc; then
+        (missing "qemu-aarch64 or cc is not installed (apt-get install qemu-user gcc)") || failures=$((failures + $([[ ${CI:-} == true ]] && echo 1 || echo 0)))
+        return
+    fi
+    cc -O2 -Wall -shared -fPIC -o "$scratch/count.so" scripts/count_instructions.c || exit 1
+    program=$(
+        source scripts/cross-env.sh
+        use_target aarch64-unknown-linux-gnu std >&2
+        cargo build --locked --release --no-default-features --bin kinglet "${CARGO_ARGUMENTS[@]}" 2>"$scratch/build.log" || exit 1
+        echo "$CARGO_TARGET_DIR/aarch64-unknown-linux-gnu/release/kinglet"
+    ) || {
+        fail "the Linux program does not build" "$scratch/build.log"
+        return
+    }
+    timeout "$TIMEOUT" qemu-aarch64 -cpu cortex-a53 -plugin "$scratch/count.so" -d plugin -D "$scratch/count.log" \
+        "$program" --quiet transcribe --model "$MODEL" "$AUDIO" >"$log" 2>&1
+    linux=$(sed -n 's/^instructions: //p' "$scratch/count.log")
+    flash virt "$scratch/linux"
+    scripts/run-qemu.sh --timeout "$TIMEOUT" --cpu cortex-a53 "$scratch/linux" -icount shift=0,sleep=off >"$log" 2>&1
+    read -r ticks rate < <(sed -n 's/^done at tick \([0-9]*\) of \([0-9]*\) a second$/\1 \2/p' "$log")
+    image=$((${ticks:-0} * 1000000000 / ${rate:-1}))
+    if ((image == 0 || ${linux:-0} == 0)); then
+        fail "instructions of virt ($image) or of the Linux program (${linux:-0}) were not counted" "$log"
+        return
+    fi
+    # In hundredths of a percent.
+    difference=$(((image - linux) * 10000 / linux))
+    if ((${difference#-} <= MOST_DIFFERENCE * 100)); then
+        pass "virt, cortex-a53: $image instructions, the Linux program $linux: $(awk "BEGIN { print $difference / 100 }") % (at most $MOST_DIFFERENCE)"
+    else
+        fail "virt, cortex-a53: $image instructions, the Linux program $linux: more than $MOST_DIFFERENCE % apart"
+    fi
+}
+
 check_raspi3b() {
     flash rpi3 "$scratch/rpi3" "$SHORT_AUDIO"
     transcribes "raspi3b" "$MODEL" "$SHORT_AUDIO" --board raspi3b "$scratch/rpi3"
 }
 
-# The small model: a core that has neither the vectors nor, in QEMU, the speed for the large one.
+# le BYTES NUMBER: the number's bytes, lowest first.
+le() {
+    local i
+    for ((i = 0; i < $1; i++)); do
+        printf "\\x$(printf %02x $((($2 >> (8 * i)) & 255)))"
+    done
+}
+
+# wav RAW: a WAV file of 16-bit samples at 16 kHz.
+wav() {
+    local bytes
+    bytes=$(stat -c %s "$1")
+    printf 'RIFF'; le 4 $((bytes + 36)); printf 'WAVEfmt '; le 4 16; le 2 1; le 2 1; le 4 16000; le 4 32000; le 2 2; le 2 16
+    printf 'data'; le 4 "$bytes"; cat "$1"
+}
+
+# The beginning of a recording: scalar kernels on a core that QEMU emulates slowly.
 check_mps3() {
-    "$KINGLET" --quiet pack tests/data/tiny -o "$scratch/tiny.kgl" || exit 1
-    flash mps3-an547 "$scratch/mps3" "$SHORT_AUDIO" "$scratch/tiny.kgl"
-    transcribes "mps3-an547 with the tiny test model" "$scratch/tiny.kgl" "$SHORT_AUDIO" --board mps3-an547 "$scratch/mps3"
+    flash mps3-an547 "$scratch/mps3" "$SHORT_AUDIO"
+    truncate -s $((2 * 16000 * 2)) "$scratch/mps3/recording.raw"
+    wav "$scratch/mps3/recording.raw" >"$scratch/beginning.wav"
+    transcribes "mps3-an547" "$MODEL" "$scratch/beginning.wav" --board mps3-an547 "$scratch/mps3"
 }
 
 # spoil FILE OFFSET: changes one byte.
@@ -164,6 +221,12 @@ check_bad_input() {
     cp "$scratch/sound.img" "$folder/flash.img"
     printf '\x00\x00\x00\x10' | dd of="$folder/flash.img" bs=1 seek=16 conv=notrunc status=none
     refuses 1 "a model larger than its flash" "the model has 268435456 bytes" "$folder"
+    # The small test model with thirty-two times as many frames a second.
+    cp -r tests/data/tiny "$scratch/hungry"
+    sed -i 's/"stride": *64/"stride": 2/' "$scratch/hungry/config.json"
+    "$KINGLET" --quiet pack "$scratch/hungry" -o "$scratch/hungry.kgl" || exit 1
+    flash virt "$folder" "$AUDIO" "$scratch/hungry.kgl"
+    refuses 1 "a model larger than the memory given" "the memory region has [0-9]* bytes, .* need [0-9]*" "$folder"
     rm "$folder/flash.img"
     refuses 1 "no flash" "no model in flash" "$folder"
     head -c 64M /dev/zero | tr '\0' '\377' >"$folder/flash.img"
@@ -177,7 +240,7 @@ check_bad_input() {
     if (($? == 124)) && grep -q "stopped after 2 s" "$scratch/run.log"; then pass "a machine that stands still is stopped"; else fail "a machine that stands still" "$scratch/run.log"; fi
 }
 
-for check in "${@:-size start bad_input virt raspi3b mps3}"; do
+for check in "${@:-size start bad_input linux virt raspi3b mps3}"; do
     for check in $check; do
         "check_$check"
     done

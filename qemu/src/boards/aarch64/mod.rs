@@ -41,8 +41,8 @@ pub fn clock() -> (u64, u64) {
 
 /// Hints that no core knows: they do nothing, and a counting plugin sees them.
 pub fn mark(marker: Marker) {
-    // SAFETY: an unknown hint is a no-operation on every core.
     match marker {
+        // SAFETY: a hint that no core knows is a no-operation; it touches neither memory nor registers.
         Marker::Begin => unsafe { core::arch::asm!("hint #0x70", options(nomem, nostack, preserves_flags)) },
         // SAFETY: as above.
         Marker::End => unsafe { core::arch::asm!("hint #0x78", options(nomem, nostack, preserves_flags)) },
