@@ -4,10 +4,10 @@
 //! sum, as 32 * 8 * 127 < 32768. So 128 inputs go by before `SADALP` adds pairs of neighbours into int32.
 
 use core::arch::aarch64::{
-    int16x8_t, int32x4_t, vdupq_n_f32, vdupq_n_s16, vdupq_n_s32, vget_low_s8, vld1q_dup_s32, vld1q_u8,
-    vmlal_high_s8, vmlal_s8, vpadalq_s16, vpaddq_s32, vreinterpretq_s8_s32, vreinterpretq_s8_u8, vshlq_n_s8,
-    vshlq_n_s32, vshrq_n_s8,
+    int8x16_t, int16x8_t, int32x4_t, vdupq_n_f32, vdupq_n_s16, vdupq_n_s32, vld1q_dup_s32, vld1q_u8,
+    vpadalq_s16, vpaddq_s32, vreinterpretq_s8_s32, vreinterpretq_s8_u8, vshlq_n_s8, vshlq_n_s32, vshrq_n_s8,
 };
+use core::arch::asm;
 
 use kinglet_model_format::Int4Matrix;
 
@@ -15,7 +15,7 @@ use super::int4::{add_group, finish, scales};
 use crate::arch::int4_panel::{Group, Int4Panel};
 use crate::matmul::Matmul;
 
-/// Two rows x 8 outputs at a time: 8 int16 and 8 int32 accumulators.
+/// Two rows x 8 outputs at a time, or one row x 16: 8 int16 and 8 int32 accumulators.
 #[target_feature(enable = "neon")]
 pub(super) fn matmul_i4_block16x4_neon<'a>(matmul: Matmul<'a, Int4Matrix<'a>>) {
     for panel in matmul.panels() {
@@ -24,33 +24,34 @@ pub(super) fn matmul_i4_block16x4_neon<'a>(matmul: Matmul<'a, Int4Matrix<'a>>) {
             // SAFETY: each tile ends at or before the last row; `half + 8 <= 16`.
             unsafe {
                 while panel.rows - row >= 2 {
-                    tile::<2>(&panel, row, half);
+                    tile::<2, 2>(&panel, row, half);
                     row += 2;
                 }
-                if row < panel.rows {
-                    tile::<1>(&panel, row, half);
-                }
             }
+        }
+        if panel.rows % 2 == 1 {
+            // SAFETY: the last row exists.
+            unsafe { tile::<1, 4>(&panel, panel.rows - 1, 0) }
         }
     }
 }
 
-/// `ROWS` rows x 8 outputs.
+/// `ROWS` rows x `4 * VECTORS` outputs.
 ///
 /// # Safety
-/// The rows from `row` on must exist; `first` must be 0 or 8.
+/// The rows from `row` on must exist; `first` must be 0 or 8, `first + 4 * VECTORS` at most 16.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn tile<const ROWS: usize>(panel: &Int4Panel<'_>, row: usize, first: usize) {
-    let mut totals = [[vdupq_n_f32(0.0); 2]; ROWS];
+unsafe fn tile<const ROWS: usize, const VECTORS: usize>(panel: &Int4Panel<'_>, row: usize, first: usize) {
+    let mut totals = [[vdupq_n_f32(0.0); VECTORS]; ROWS];
     // SAFETY: the rows exist; the group is the panel's.
     unsafe {
         for group in panel.groups() {
-            let sums = group_sums::<ROWS>(panel, row, first, &group);
-            for vector in 0..2 {
+            let sums = group_sums::<ROWS, VECTORS>(panel, row, first, &group);
+            for vector in 0..VECTORS {
                 let scales = scales(panel, group.index, first + 4 * vector);
                 for (totals, sums) in totals.iter_mut().zip(&sums) {
-                    let sum = vpaddq_s32(sums[2 * vector], sums[2 * vector + 1]);
+                    let sum = vpaddq_s32(sums[vector][0], sums[vector][1]);
                     totals[vector] = add_group(totals[vector], vshlq_n_s32::<4>(sum), scales);
                 }
             }
@@ -64,18 +65,18 @@ unsafe fn tile<const ROWS: usize>(panel: &Int4Panel<'_>, row: usize, first: usiz
 /// The sums of one group, two partial sums of each of two outputs a vector.
 ///
 /// # Safety
-/// The rows from `row` on must exist, the group be one of the panel's, and `first` 0 or 8.
+/// The rows from `row` on must exist, the group be one of the panel's, and `first + 4 * VECTORS` at most 16.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn group_sums<const ROWS: usize>(
+unsafe fn group_sums<const ROWS: usize, const VECTORS: usize>(
     panel: &Int4Panel<'_>,
     row: usize,
     first: usize,
     group: &Group,
-) -> [[int32x4_t; 4]; ROWS] {
-    let mut sums = [[vdupq_n_s32(0); 4]; ROWS];
+) -> [[[int32x4_t; 2]; VECTORS]; ROWS] {
+    let mut sums = [[[vdupq_n_s32(0); 2]; VECTORS]; ROWS];
     for chunk in (group.first..group.last).step_by(128) {
-        let mut products = [[vdupq_n_s16(0); 4]; ROWS];
+        let mut products = [[[vdupq_n_s16(0); 2]; VECTORS]; ROWS];
         // SAFETY: each row has `inputs` bytes and the panel `8 * inputs`, of which the group's are read.
         unsafe {
             let mut values = panel.values.add(row * panel.inputs + chunk);
@@ -90,40 +91,58 @@ unsafe fn group_sums<const ROWS: usize>(
             }
         }
         for (sums, products) in sums.iter_mut().zip(products) {
-            for (sum, products) in sums.iter_mut().zip(products) {
-                *sum = vpadalq_s16(*sum, products);
+            for (sum, products) in sums.as_flattened_mut().iter_mut().zip(products.as_flattened()) {
+                *sum = vpadalq_s16(*sum, *products);
             }
         }
     }
     sums
 }
 
-/// Adds the products of 8 inputs and 8 outputs.
+/// Adds the products of 8 inputs and `4 * VECTORS` outputs.
 ///
 /// # Safety
-/// 8 values must be readable at `values + row * stride` for each row, 32 bytes at `weights`.
-#[inline(always)]
-unsafe fn multiply<const ROWS: usize>(
-    products: &mut [[int16x8_t; 4]; ROWS],
+/// 8 values must be readable at `values + row * stride` for each row, `16 * VECTORS` bytes at `weights`.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn multiply<const ROWS: usize, const VECTORS: usize>(
+    products: &mut [[[int16x8_t; 2]; VECTORS]; ROWS],
     values: *const i8,
     stride: usize,
     weights: *const u8,
 ) {
-    // SAFETY: the caller's; every AArch64 kernel runs where NEON exists.
+    let zero = vreinterpretq_s8_s32(vdupq_n_s32(0));
+    let mut inputs = [[zero; 2]; ROWS];
+    // SAFETY: the caller's.
     unsafe {
-        let packed = [vld1q_u8(weights), vld1q_u8(weights.add(16))].map(|packed| vreinterpretq_s8_u8(packed));
-        for (row, products) in products.iter_mut().enumerate() {
+        for (row, inputs) in inputs.iter_mut().enumerate() {
             let values = values.add(row * stride).cast::<i32>();
-            let low_values = vreinterpretq_s8_s32(vld1q_dup_s32(values));
-            let high_values = vreinterpretq_s8_s32(vld1q_dup_s32(values.add(1)));
-            for (index, packed) in packed.into_iter().enumerate() {
-                let (low, high) = (vshrq_n_s8::<4>(vshlq_n_s8::<4>(packed)), vshrq_n_s8::<4>(packed));
-                let [a, b] = [2 * index, 2 * index + 1];
-                products[a] = vmlal_s8(products[a], vget_low_s8(low), vget_low_s8(low_values));
-                products[b] = vmlal_high_s8(products[b], low, low_values);
-                products[a] = vmlal_s8(products[a], vget_low_s8(high), vget_low_s8(high_values));
-                products[b] = vmlal_high_s8(products[b], high, high_values);
+            *inputs =
+                [vld1q_dup_s32(values), vld1q_dup_s32(values.add(1))].map(|four| vreinterpretq_s8_s32(four));
+        }
+        for vector in 0..VECTORS {
+            let packed = vreinterpretq_s8_u8(vld1q_u8(weights.add(16 * vector)));
+            let (low, high) = (vshrq_n_s8::<4>(vshlq_n_s8::<4>(packed)), vshrq_n_s8::<4>(packed));
+            for (products, [first, second]) in products.iter_mut().zip(inputs) {
+                let products = &mut products[vector];
+                *products = multiply_add(multiply_add(*products, low, first), high, second);
             }
         }
     }
+}
+
+/// Adds 16 products. As intrinsics these two instructions become four: the compiler first moves the upper halves down.
+#[inline]
+#[target_feature(enable = "neon")]
+fn multiply_add([mut low, mut high]: [int16x8_t; 2], a: int8x16_t, b: int8x16_t) -> [int16x8_t; 2] {
+    // SAFETY: sums of products of int8 are all that is computed.
+    unsafe {
+        asm!(
+            "smlal {low:v}.8h, {a:v}.8b, {b:v}.8b",
+            "smlal2 {high:v}.8h, {a:v}.16b, {b:v}.16b",
+            low = inout(vreg) low, high = inout(vreg) high, a = in(vreg) a, b = in(vreg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    [low, high]
 }
