@@ -4,13 +4,14 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use kinglet::audio::{AudioReader, Input, find_inputs};
 use kinglet::transcription::segment;
 use kinglet::utterances::Utterances;
 use kinglet_kernels::Kernels;
 use kinglet_runtime::{Limits, Stage, Transcriber, transcriber_memory};
 
+use super::bench_kernels::BenchKernels;
 use super::model::ModelOptions;
 use crate::failure::Failure;
 use crate::machine::{self, cpu_time, peak_memory};
@@ -21,10 +22,13 @@ const BUNDLED: &str = "tests/data/speech/amiable.wav";
 /// Measure speed and memory on this machine
 #[derive(Debug, Args)]
 #[command(
+    args_conflicts_with_subcommands = true,
     after_help = "One thread recognises; the times of the stages are medians over the runs. CPU seconds are what the processor spent, \
 so another program that runs at the same time does not count.\n\nExample:\n  kinglet bench --runs 10 talk.wav"
 )]
 pub struct Bench {
+    #[command(subcommand)]
+    part: Option<Part>,
     /// Recordings or folders; without any, tests/data/speech/amiable.wav of the source tree
     #[arg(value_name = "FILE")]
     inputs: Vec<PathBuf>,
@@ -36,6 +40,12 @@ pub struct Bench {
     beam: u8,
     #[command(flatten)]
     model: ModelOptions,
+}
+
+/// What is measured by itself.
+#[derive(Debug, Subcommand)]
+enum Part {
+    Kernels(BenchKernels),
 }
 
 /// Stages in the order of the table; the first is everything before the recogniser.
@@ -55,6 +65,9 @@ struct Run {
 impl Bench {
     /// Runs the command.
     pub fn run(self) -> Result<(), Failure> {
+        if let Some(Part::Kernels(kernels)) = self.part {
+            return kernels.run();
+        }
         let mut inputs = Vec::new();
         for argument in &self.inputs {
             inputs.extend(find_inputs(argument).map_err(|cause| Failure::input(argument.display(), cause))?);

@@ -1,6 +1,7 @@
 //! One file for each command.
 
 mod bench;
+mod bench_kernels;
 mod flash;
 mod inspect;
 mod model;
