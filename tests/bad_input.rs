@@ -21,6 +21,9 @@ fn files_that_give_nothing_are_named_with_their_cause() {
     let sound = wav(16_000, 1, &[0.1; 4_000]);
     let mut headless = sound.clone();
     headless[0] = b'X';
+    // Found by fuzzing: channels times bytes a sample is more than the header's own field can hold.
+    let mut many_channels = sound.clone();
+    many_channels[22..24].copy_from_slice(&0x8001u16.to_le_bytes());
     std::fs::create_dir(folder.path("no-audio")).expect("created");
     for (file, cause) in [
         (folder.path("missing.wav"), "No such file"),
@@ -29,6 +32,7 @@ fn files_that_give_nothing_are_named_with_their_cause() {
         (folder.write("empty.flac", b""), "empty file"),
         (folder.write("header.wav", &sound[..30]), "not audio"),
         (folder.write("damaged.wav", &headless), "not audio"),
+        (folder.write("channels.wav", &many_channels), "damaged"),
         (folder.write("rate.wav", &wav(2_000_000, 1, &[0.1; 4_000])), "sample rate of 2000000 Hz"),
         ("tests/data/audio/selfish.opus".into(), "codec is not supported"),
     ] {
