@@ -137,7 +137,8 @@ def main():
     recordings = arguments.recordings or sorted((ROOT / "tests" / "data" / "speech").glob("*.wav"))
     samples = read_samples(recordings)[: int(arguments.seconds * SAMPLE_RATE) * 2]
     seconds = len(samples) / 2 / SAMPLE_RATE
-    program = arguments.program or build()
+    # A static program loads no ALSA, so the microphone stays out.
+    program = arguments.program or build("--no-default-features", "--features", "embed-model")
 
     with tempfile.TemporaryDirectory() as directory:
         directory = Path(directory)

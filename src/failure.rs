@@ -6,7 +6,7 @@ use std::io;
 /// A sentence for the user and the exit status that goes with it.
 #[derive(Debug)]
 pub struct Failure {
-    /// 2: the input is at fault; 1: something else is.
+    /// 2: the input is at fault; 3: an audio device is; 1: something else is.
     pub status: u8,
     /// What is wrong with what, and what to do; empty where it was already said, or nobody is left to read it.
     pub message: String,
@@ -21,6 +21,12 @@ impl Failure {
     /// Something else went wrong with it.
     pub fn other(name: impl Display, cause: impl Display) -> Self {
         Self { status: 1, message: format!("{name}: {cause}") }
+    }
+
+    /// No audio comes from a device.
+    #[cfg(feature = "microphone")]
+    pub fn device(cause: impl Display) -> Self {
+        Self { status: 3, message: cause.to_string() }
     }
 
     /// The inputs at fault were named as they came.

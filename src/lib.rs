@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! file -> audio (16 kHz mono) -> utterances -> transcription (runtime, threads) -> output (text, JSON, SRT, WebVTT)
+//! microphone -> ring -> resampler -> Recognizer (runtime) -> output
 //! ```
 //!
 //! This crate is what surrounds the recogniser on a machine with files: it finds the model, decodes audio and writes
@@ -12,6 +13,8 @@ pub mod audio;
 #[cfg(feature = "embed-model")]
 mod embedded_model;
 pub mod initramfs;
+#[cfg(feature = "microphone")]
+pub mod microphone;
 pub mod model_file;
 pub mod output;
 pub mod transcription;

@@ -3,6 +3,7 @@
 
 mod commands;
 mod failure;
+mod interrupt;
 mod machine;
 mod partial_file;
 
@@ -15,7 +16,7 @@ use log::{Level, LevelFilter};
 fn main() -> ExitCode {
     let line = commands::CommandLine::parse();
     set_up_log(line.verbose, line.quiet);
-    partial_file::remove_on_interrupt();
+    interrupt::install();
     match line.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -62,23 +62,13 @@ impl Drop for PartialFile {
     }
 }
 
-/// From now on Ctrl-C, a hang-up and a request to end leave no half-written file behind.
-pub fn remove_on_interrupt() {
-    let handler = || {
-        let unfinished = UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner);
-        for partial in unfinished.iter() {
-            let _ = std::fs::remove_file(partial);
-        }
-        // The lock is held to the end: nothing new is begun.
-        #[expect(
-            clippy::exit,
-            reason = "an interrupt ends the program wherever it is; 128 + SIGINT is what shells expect"
-        )]
-        std::process::exit(130);
-    };
-    if let Err(cause) = ctrlc::set_handler(handler) {
-        log::debug!("no handler for interrupts: {cause}");
+/// Removes every half-written file, then runs `end`, before which nothing new is begun.
+pub fn remove_unfinished(end: impl FnOnce()) {
+    let unfinished = UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner);
+    for partial in unfinished.iter() {
+        let _ = std::fs::remove_file(partial);
     }
+    end();
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ pub struct Utterance<'a> {
     pub start_sample: u64,
     /// One past the last sample.
     pub end_sample: u64,
+    /// The samples themselves, 16 kHz mono.
+    pub samples: &'a [i16],
     /// What was said; its times count from `start_sample`.
     pub transcript: Transcript<'a>,
 }
@@ -122,7 +124,7 @@ impl<'m, 'r> Recognizer<'m, 'r> {
         let samples = self.cutter.samples(segment);
         let Segment { start_sample, end_sample } = segment;
         let transcript = self.transcriber.transcribe_observed(samples, observer)?;
-        Ok(Some(Utterance { start_sample, end_sample, transcript }))
+        Ok(Some(Utterance { start_sample, end_sample, samples, transcript }))
     }
 
     /// The stream's segmentation: whether somebody speaks, and since when not.

@@ -2,8 +2,12 @@
 
 mod bench;
 mod bench_kernels;
+#[cfg(feature = "microphone")]
+mod devices;
 mod flash;
 mod inspect;
+#[cfg(feature = "microphone")]
+mod listen;
 mod model;
 mod pack;
 mod progress;
@@ -28,11 +32,15 @@ pub struct CommandLine {
 }
 
 const EXIT_STATUS: &str = "Exit status: 0 all went well; 2 an input could not be read or was damaged (what could be done was done); \
-1 anything else.";
+3 an audio device could not be used; 1 anything else.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     Transcribe(transcribe::Transcribe),
+    #[cfg(feature = "microphone")]
+    Listen(listen::Listen),
+    #[cfg(feature = "microphone")]
+    Devices(devices::Devices),
     Inspect(inspect::Inspect),
     Pack(pack::Pack),
     Bench(bench::Bench),
@@ -44,6 +52,10 @@ impl CommandLine {
     pub fn run(self) -> Result<(), Failure> {
         match self.command {
             Command::Transcribe(command) => command.run(self.quiet),
+            #[cfg(feature = "microphone")]
+            Command::Listen(command) => command.run(),
+            #[cfg(feature = "microphone")]
+            Command::Devices(command) => command.run(),
             Command::Inspect(command) => command.run(),
             Command::Pack(command) => command.run(self.quiet),
             Command::Bench(command) => command.run(),
