@@ -3,9 +3,9 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use kinglet_model_format::pack::{Checkpoint, Packed, pack};
+use kinglet_model_format::pack::{Checkpoint, PackOptions, Packed, Weights, pack_with};
 
 use crate::failure::Failure;
 use crate::partial_file::PartialFile;
@@ -14,7 +14,8 @@ use crate::partial_file::PartialFile;
 #[derive(Debug, Args)]
 #[command(
     after_help = "The folder holds model.safetensors, config.json and vocabulary.txt, as training/ writes them.\n\n\
-Example:\n  kinglet pack training/out/tiny-en -o models/en.kgl"
+Examples:\n  kinglet pack training/out/tiny-en -o models/en.kgl\n  \
+kinglet pack training/out/tiny-en --embedding int4-groups -o small.kgl"
 )]
 pub struct Pack {
     /// The checkpoint folder
@@ -22,6 +23,33 @@ pub struct Pack {
     /// The model file to write; it appears only when it is complete
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+    /// How matrices of blocks and convolutions are stored
+    #[arg(long, value_enum, default_value = "int8")]
+    weights: Storage,
+    /// How the embedding is stored, and the output matrix if it is another
+    #[arg(long, value_enum, default_value = "int8")]
+    embedding: Storage,
+}
+
+/// Names of ways to store weights.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Storage {
+    /// A byte a weight, one scale an output
+    Int8,
+    /// Half a byte a weight, one scale an output: for weights that were trained for it
+    Int4,
+    /// Half a byte a weight, one scale for each 32 inputs of an output
+    Int4Groups,
+}
+
+impl From<Storage> for Weights {
+    fn from(storage: Storage) -> Self {
+        match storage {
+            Storage::Int8 => Self::Int8,
+            Storage::Int4 => Self::Int4 { group_inputs: None },
+            Storage::Int4Groups => Self::Int4 { group_inputs: Some(32) },
+        }
+    }
 }
 
 impl Pack {
@@ -34,7 +62,8 @@ impl Pack {
             ProgressStyle::with_template("{bar:40} {pos}/{len} tensors")
                 .unwrap_or(ProgressStyle::default_bar()),
         );
-        let packed = pack(&checkpoint, &mut |done, all| {
+        let options = PackOptions { weights: self.weights.into(), embedding: self.embedding.into() };
+        let packed = pack_with(&checkpoint, &options, &mut |done, all| {
             bar.set_length(all as u64);
             bar.set_position(done as u64);
         });

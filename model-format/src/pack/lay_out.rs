@@ -76,7 +76,6 @@ pub(crate) fn store_int8(name: &str, rows: &[f32], outputs: usize, inputs: usize
 /// Symmetric int4 with one f16 scale for each output and `group_inputs` inputs (rounded up to a multiple of 16;
 /// all the inputs, padded, where it is `None`): the step with the least squared error, which is none for weights that
 /// were trained on a grid. `rows` is `[outputs][inputs]`.
-#[allow(dead_code, reason = "chosen by the options of pack")]
 pub(crate) fn store_int4(
     name: &str,
     rows: &[f32],

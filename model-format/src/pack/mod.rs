@@ -8,11 +8,13 @@ mod checkpoint;
 mod error;
 mod lay_out;
 mod network;
+mod options;
 mod writer;
 
 pub use checkpoint::Checkpoint;
 pub use error::PackError;
 pub use lay_out::TensorReport;
+pub use options::{PackOptions, Weights};
 
 use std::vec::Vec;
 
@@ -25,14 +27,26 @@ pub struct Packed {
     pub tensors: Vec<TensorReport>,
 }
 
-/// Packs a checkpoint. `progress` is called before each tensor with tensors done and in all.
+/// Packs a checkpoint with every matrix in int8. `progress` is called before each tensor with tensors done and in all.
+///
+/// # Errors
+/// As [`pack_with`].
+pub fn pack(checkpoint: &Checkpoint, progress: &mut dyn FnMut(usize, usize)) -> Result<Packed, PackError> {
+    pack_with(checkpoint, &PackOptions::default(), progress)
+}
+
+/// Packs a checkpoint as `options` say. `progress` is called before each tensor with tensors done and in all.
 ///
 /// # Errors
 /// When a tensor is missing, has another shape than the config says or holds a value that is not finite,
 /// when one is left over, or when a text or size is outside the format's limits.
-pub fn pack(checkpoint: &Checkpoint, progress: &mut dyn FnMut(usize, usize)) -> Result<Packed, PackError> {
+pub fn pack_with(
+    checkpoint: &Checkpoint,
+    options: &PackOptions,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Packed, PackError> {
     let mut writer = writer::Writer::new();
-    network::write_network(checkpoint, &mut writer, progress)?;
+    network::write_network(checkpoint, options, &mut writer, progress)?;
     let tensors = writer.reports();
     let bytes = writer.finish(checkpoint)?;
     Ok(Packed { bytes, tensors })

@@ -2,7 +2,8 @@
 
 use super::checkpoint::{Checkpoint, ConvolutionConfig, Stack};
 use super::error::PackError;
-use super::lay_out::{StoredTensor, store_float, store_int8, store_vector};
+use super::lay_out::{StoredTensor, store_float, store_vector};
+use super::options::PackOptions;
 use super::writer::{SlotList, Writer, activation_code};
 use crate::layer::{LayerKind, Part, Role};
 use std::collections::BTreeSet;
@@ -14,11 +15,13 @@ type Progress<'a> = &'a mut dyn FnMut(usize, usize);
 
 pub(crate) fn write_network(
     checkpoint: &Checkpoint,
+    options: &PackOptions,
     writer: &mut Writer,
     progress: Progress<'_>,
 ) -> Result<(), PackError> {
     let names: BTreeSet<String> = checkpoint.names().into_iter().collect();
-    let mut packer = Packer { checkpoint, writer, progress, unused: names.clone(), total: names.len() };
+    let mut packer =
+        Packer { checkpoint, options, writer, progress, unused: names.clone(), total: names.len() };
     packer.write()?;
     if packer.unused.is_empty() {
         Ok(())
@@ -29,6 +32,7 @@ pub(crate) fn write_network(
 
 struct Packer<'a> {
     checkpoint: &'a Checkpoint,
+    options: &'a PackOptions,
     writer: &'a mut Writer,
     progress: Progress<'a>,
     unused: BTreeSet<String>,
@@ -83,8 +87,11 @@ impl Packer<'_> {
             }
         }
         // The waveform itself has far more range than int8 carries, so its kernel stays f32.
-        let store = if channels == 1 { store_float } else { store_int8 };
-        self.put(&mut slots, Role::Kernel, Part::Weight, store(&name, &rows, outputs, inputs));
+        let stored = match channels {
+            1 => store_float(&name, &rows, outputs, inputs),
+            _ => self.options.weights.store(&name, &rows, outputs, inputs),
+        };
+        self.put(&mut slots, Role::Kernel, Part::Weight, stored);
         self.bias(&mut slots, Role::Kernel, &prefix, outputs)?;
         match config.norm.as_deref() {
             None => {}
@@ -147,7 +154,7 @@ impl Packer<'_> {
         self.linear(slots, Role::Down, &format!("{prefix}.down"), width, middle)
     }
 
-    /// A matrix `[outputs, inputs]` as int8, and its bias if there is one.
+    /// A matrix `[outputs, inputs]` as the options say, and its bias if there is one.
     fn linear(
         &mut self,
         slots: &mut SlotList,
@@ -158,7 +165,11 @@ impl Packer<'_> {
     ) -> Result<(), PackError> {
         let name = format!("{prefix}.weight");
         let rows = self.take(&name, &[outputs, inputs])?;
-        self.put(slots, role, Part::Weight, store_int8(&name, &rows, outputs, inputs));
+        let weights = match role {
+            Role::Embedding | Role::Vocabulary => self.options.embedding,
+            _ => self.options.weights,
+        };
+        self.put(slots, role, Part::Weight, weights.store(&name, &rows, outputs, inputs));
         self.bias(slots, role, prefix, outputs)
     }
 

@@ -10,7 +10,7 @@ use crate::sizes::{Limits, Sizes};
 use crate::{quantize_sample, rotary};
 use kinglet_kernels::Kernels;
 use kinglet_model_format::Model;
-use kinglet_model_format::pack::{Checkpoint, pack};
+use kinglet_model_format::pack::{Checkpoint, PackOptions, pack_with};
 use safetensors::SafeTensors;
 use std::path::PathBuf;
 use std::vec::Vec;
@@ -41,8 +41,12 @@ pub(super) fn fixture(name: &str) -> PathBuf {
 }
 
 pub(super) fn packed(name: &str) -> Aligned {
+    packed_with(name, &PackOptions::default())
+}
+
+pub(super) fn packed_with(name: &str, options: &PackOptions) -> Aligned {
     let checkpoint = Checkpoint::open(&fixture(name)).expect("the fixture is a checkpoint");
-    Aligned::new(&pack(&checkpoint, &mut |_, _| ()).expect("the fixture packs").bytes)
+    Aligned::new(&pack_with(&checkpoint, options, &mut |_, _| ()).expect("the fixture packs").bytes)
 }
 
 struct Expected {

@@ -1,9 +1,10 @@
 //! Whole utterances through the tiny models: every length, every instruction set, every beam.
 
-use super::parity::packed;
+use super::parity::{packed, packed_with};
 use crate::{Limits, Transcriber, transcriber_memory};
 use kinglet_kernels::Kernels;
 use kinglet_model_format::Model;
+use kinglet_model_format::pack::{PackOptions, Weights};
 use std::vec;
 use std::vec::Vec;
 
@@ -32,8 +33,14 @@ fn tokens(model: Model<'_>, kernels: Kernels, beam: usize, samples: &[i16]) -> V
 
 #[test]
 fn every_instruction_set_gives_the_same_tokens() {
-    for name in ["tiny", "tiny-odd"] {
-        let file = packed(name);
+    let int4 = PackOptions {
+        weights: Weights::Int4 { group_inputs: Some(32) },
+        embedding: Weights::Int4 { group_inputs: None },
+    };
+    for (name, options) in
+        [("tiny", PackOptions::default()), ("tiny-odd", PackOptions::default()), ("tiny-odd", int4)]
+    {
+        let file = packed_with(name, &options);
         let model = Model::parse(file.bytes()).expect("a model");
         let scalar = Kernels::new(kinglet_kernels::InstructionSet::Scalar).expect("scalar");
         for beam in [1, 3] {
