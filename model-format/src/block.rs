@@ -2,7 +2,7 @@
 
 use crate::config::{Activation, ActivationBits, Config, MAX_WIDTH, StackConfig};
 use crate::error::Rule;
-use crate::layer::{Layer, Part, Role};
+use crate::layer::{Layer, Part, Role, Slot};
 use crate::matrix::Matrix;
 use crate::tensor::TensorTable;
 
@@ -276,7 +276,9 @@ impl<'a> Resolver<'a> {
 
     /// No role outside `roles`, and no parameter from `parameters` on.
     fn only(&self, roles: &[Role], parameters: usize) -> Result<(), Rule> {
-        if self.layer.slots().any(|slot| !roles.contains(&slot.role)) {
+        let known =
+            |slot: &Slot| roles.contains(&slot.role) && matches!(slot.part, Part::Weight | Part::Bias);
+        if self.layer.slots().any(|slot| !known(&slot)) {
             return Err(Rule::SlotUnknown { layer: self.layer.index });
         }
         if self.layer.parameters.iter().skip(parameters).any(|&value| value != 0) {

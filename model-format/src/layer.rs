@@ -22,11 +22,22 @@ pub enum LayerKind {
     DecoderBlock,
     /// The norm behind the decoder, embedding and output matrix.
     Output,
+    /// The filter bank of the frontend.
+    FilterBank,
+    /// The head that reads tokens off the encoder's frames.
+    Ctc,
 }
 
 impl LayerKind {
-    pub(crate) const ALL: [LayerKind; 5] =
-        [Self::Convolution, Self::EncoderBlock, Self::EncoderNorm, Self::DecoderBlock, Self::Output];
+    pub(crate) const ALL: [LayerKind; 7] = [
+        Self::Convolution,
+        Self::EncoderBlock,
+        Self::EncoderNorm,
+        Self::DecoderBlock,
+        Self::Output,
+        Self::FilterBank,
+        Self::Ctc,
+    ];
 
     #[cfg(feature = "pack")]
     pub(crate) fn code(self) -> u32 {
@@ -42,15 +53,17 @@ impl fmt::Display for LayerKind {
             Self::EncoderNorm => "encoder norm",
             Self::DecoderBlock => "decoder block",
             Self::Output => "output",
+            Self::FilterBank => "filter bank",
+            Self::Ctc => "CTC head",
         })
     }
 }
 
-/// What a tensor does in its layer.
+/// What a tensor does in its layer. The numbers are the file's; those between them are kept for other parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Norm before self-attention.
-    AttentionNorm,
+    AttentionNorm = 1,
     /// Query matrix of self-attention.
     Query,
     /// Key matrix of self-attention.
@@ -87,34 +100,47 @@ pub enum Role {
     Embedding,
     /// Output matrix.
     Vocabulary,
+    /// What is added to the frames of a filter bank.
+    FeatureShift = 23,
+    /// What the shifted frames of a filter bank are multiplied by.
+    FeatureScale,
+    /// Output matrix of a CTC head.
+    CtcOutput,
 }
 
 impl Role {
-    pub(crate) const ALL: [Role; 19] = [
-        Self::AttentionNorm,
-        Self::Query,
-        Self::Key,
-        Self::Value,
-        Self::AttentionOutput,
-        Self::CrossNorm,
-        Self::CrossQuery,
-        Self::CrossKey,
-        Self::CrossValue,
-        Self::CrossOutput,
-        Self::FeedForwardNorm,
-        Self::Up,
-        Self::Gate,
-        Self::Down,
-        Self::Kernel,
-        Self::GroupNorm,
-        Self::FinalNorm,
-        Self::Embedding,
-        Self::Vocabulary,
+    /// By code, from 1 on.
+    pub(crate) const ALL: [Option<Role>; 25] = [
+        Some(Self::AttentionNorm),
+        Some(Self::Query),
+        Some(Self::Key),
+        Some(Self::Value),
+        Some(Self::AttentionOutput),
+        Some(Self::CrossNorm),
+        Some(Self::CrossQuery),
+        Some(Self::CrossKey),
+        Some(Self::CrossValue),
+        Some(Self::CrossOutput),
+        Some(Self::FeedForwardNorm),
+        Some(Self::Up),
+        Some(Self::Gate),
+        Some(Self::Down),
+        Some(Self::Kernel),
+        Some(Self::GroupNorm),
+        Some(Self::FinalNorm),
+        Some(Self::Embedding),
+        Some(Self::Vocabulary),
+        None,
+        None,
+        None,
+        Some(Self::FeatureShift),
+        Some(Self::FeatureScale),
+        Some(Self::CtcOutput),
     ];
 
     #[cfg(feature = "pack")]
     pub(crate) fn code(self) -> u16 {
-        self as u16 + 1
+        self as u16
     }
 
     /// The role's name in messages.
@@ -139,6 +165,9 @@ impl Role {
             Self::FinalNorm => "final norm",
             Self::Embedding => "embedding",
             Self::Vocabulary => "output matrix",
+            Self::FeatureShift => "feature shift",
+            Self::FeatureScale => "feature scale",
+            Self::CtcOutput => "CTC output",
         }
     }
 }
@@ -150,10 +179,17 @@ pub enum Part {
     Weight,
     /// The bias.
     Bias,
+    /// What a layer adds to a shared matrix: the left factor, `[outputs, rank]`.
+    ResidualLeft,
+    /// Its right factor, `[rank, inputs]`.
+    ResidualRight,
+    /// What a layer adds to the diagonal of a shared square matrix, a vector.
+    Diagonal,
 }
 
 impl Part {
-    pub(crate) const ALL: [Part; 2] = [Self::Weight, Self::Bias];
+    pub(crate) const ALL: [Part; 5] =
+        [Self::Weight, Self::Bias, Self::ResidualLeft, Self::ResidualRight, Self::Diagonal];
 
     #[cfg(feature = "pack")]
     pub(crate) fn code(self) -> u16 {
@@ -212,7 +248,7 @@ impl<'a> Layer<'a> {
 
 fn decode_slot(bytes: &[u8]) -> Result<Slot, Rule> {
     let mut fields = Fields::new(bytes);
-    let role = usize::from(fields.u16()?).checked_sub(1).and_then(|i| Role::ALL.get(i)).copied();
+    let role = usize::from(fields.u16()?).checked_sub(1).and_then(|i| Role::ALL.get(i)).copied().flatten();
     let part = usize::from(fields.u16()?).checked_sub(1).and_then(|i| Part::ALL.get(i)).copied();
     let tensor = fields.u32()?;
     Ok(Slot { role: role.ok_or(Rule::Code("role"))?, part: part.ok_or(Rule::Code("part"))?, tensor })
