@@ -4,6 +4,7 @@ use crate::config::{Activation, ActivationBits, Config, MAX_WIDTH, StackConfig};
 use crate::error::Rule;
 use crate::layer::{Layer, Part, Role, Slot};
 use crate::matrix::Matrix;
+use crate::memory::Memory;
 use crate::tensor::TensorTable;
 
 /// A norm over the values of a frame.
@@ -46,6 +47,8 @@ pub struct FeedForward<'a> {
     pub up: Linear<'a>,
     /// `[feed-forward width, width]`, there exactly when the activation has a gate.
     pub gate: Option<Linear<'a>>,
+    /// `[feed-forward width]`, behind the activation.
+    pub inner_norm: Option<Norm<'a>>,
     /// `[width, feed-forward width]`.
     pub down: Linear<'a>,
 }
@@ -55,33 +58,76 @@ pub struct FeedForward<'a> {
 pub struct EncoderBlock<'a> {
     /// How finely its inputs are rounded.
     pub bits: ActivationBits,
+    /// Values of a frame that comes in. Where they are not as many as go out, nothing is added to the attention.
+    pub inputs: usize,
     /// Before self-attention.
     pub attention_norm: Norm<'a>,
     /// Self-attention.
     pub attention: Attention<'a>,
+    /// A memory of the values of self-attention, added behind its output matrix.
+    pub memory: Option<Memory<'a>>,
     /// Before the feed-forward network.
     pub feed_forward_norm: Norm<'a>,
     /// The feed-forward network.
     pub feed_forward: FeedForward<'a>,
 }
 
-/// A block of the decoder.
+/// What lets a token of the decoder know those before it.
+#[derive(Debug, Clone, Copy)]
+pub struct Sequence<'a> {
+    /// Before both.
+    pub norm: Norm<'a>,
+    /// Causal self-attention.
+    pub attention: Option<Attention<'a>>,
+    /// A causal memory: of the values of self-attention, or of the norm's output where there is no attention.
+    pub memory: Option<Memory<'a>>,
+}
+
+/// Attention to the encoder's output.
+#[derive(Debug, Clone, Copy)]
+pub struct CrossAttention<'a> {
+    /// Before it.
+    pub norm: Norm<'a>,
+    /// Its matrices.
+    pub attention: Attention<'a>,
+}
+
+/// A block of the decoder: `x += sequence(x)`, `x += cross(x)`, `x += feed_forward(norm(x))`; or, where the
+/// feed-forward network comes first, `y = feed_forward(norm(x))`, `x += sequence(y)` (`x = y` where there is none),
+/// `x += cross(x)`.
 #[derive(Debug, Clone, Copy)]
 pub struct DecoderBlock<'a> {
     /// How finely its inputs are rounded.
     pub bits: ActivationBits,
-    /// Before self-attention.
-    pub attention_norm: Norm<'a>,
-    /// Causal self-attention.
-    pub attention: Attention<'a>,
-    /// Before cross-attention.
-    pub cross_norm: Norm<'a>,
+    /// Whether the feed-forward network comes first.
+    pub feed_forward_first: bool,
+    /// Self-attention, memory or both.
+    pub sequence: Option<Sequence<'a>>,
     /// Attention to the encoder's output.
-    pub cross_attention: Attention<'a>,
+    pub cross: Option<CrossAttention<'a>>,
     /// Before the feed-forward network.
     pub feed_forward_norm: Norm<'a>,
     /// The feed-forward network.
     pub feed_forward: FeedForward<'a>,
+}
+
+/// What a decoder block is made of: the third parameter of its layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DecoderForm(u32);
+
+impl DecoderForm {
+    pub(crate) const FEED_FORWARD_FIRST: u32 = 1;
+    pub(crate) const NO_SELF_ATTENTION: u32 = 2;
+    pub(crate) const NO_CROSS_ATTENTION: u32 = 4;
+    pub(crate) const NO_MEMORY: u32 = 8;
+
+    fn from_code(code: u32) -> Result<Self, Rule> {
+        if code < 16 { Ok(Self(code)) } else { Err(Rule::Code("decoder block form")) }
+    }
+
+    fn has(self, flag: u32) -> bool {
+        self.0 & flag != 0
+    }
 }
 
 /// A strided convolution over time.
@@ -118,12 +164,27 @@ pub struct OutputHead<'a> {
     pub vocabulary: Linear<'a>,
 }
 
-const DECODER_ROLES: [Role; 14] = [
+const ENCODER_ROLES: [Role; 11] = [
     Role::AttentionNorm,
     Role::Query,
     Role::Key,
     Role::Value,
     Role::AttentionOutput,
+    Role::Memory,
+    Role::FeedForwardNorm,
+    Role::Up,
+    Role::Gate,
+    Role::InnerNorm,
+    Role::Down,
+];
+
+const DECODER_ROLES: [Role; 16] = [
+    Role::AttentionNorm,
+    Role::Query,
+    Role::Key,
+    Role::Value,
+    Role::AttentionOutput,
+    Role::Memory,
     Role::CrossNorm,
     Role::CrossQuery,
     Role::CrossKey,
@@ -132,6 +193,7 @@ const DECODER_ROLES: [Role; 14] = [
     Role::FeedForwardNorm,
     Role::Up,
     Role::Gate,
+    Role::InnerNorm,
     Role::Down,
 ];
 
@@ -167,14 +229,18 @@ impl<'a> Resolver<'a> {
         Ok(Convolution { bits, kernel, stride, activation, inputs, outputs, linear, group_norm })
     }
 
-    pub(crate) fn encoder_block(&self, config: &Config) -> Result<EncoderBlock<'a>, Rule> {
+    /// `inputs` values a frame come in.
+    pub(crate) fn encoder_block(&self, config: &Config, inputs: usize) -> Result<EncoderBlock<'a>, Rule> {
         use Role::*;
-        self.only(&[AttentionNorm, Query, Key, Value, AttentionOutput, FeedForwardNorm, Up, Gate, Down], 2)?;
+        let roles = [Query, Key, Value, AttentionOutput];
+        self.only(&ENCODER_ROLES, 2)?;
         let stack = &config.encoder;
         Ok(EncoderBlock {
             bits: self.bits()?,
-            attention_norm: self.norm(AttentionNorm, stack.width)?,
-            attention: self.attention([Query, Key, Value, AttentionOutput], stack, stack.width)?,
+            inputs,
+            attention_norm: self.norm(AttentionNorm, inputs)?,
+            attention: self.attention(roles, stack, [inputs; 2])?,
+            memory: self.memory(stack, true, stack.attention_width())?,
             feed_forward_norm: self.norm(FeedForwardNorm, stack.width)?,
             feed_forward: self.feed_forward(stack)?,
         })
@@ -182,15 +248,46 @@ impl<'a> Resolver<'a> {
 
     pub(crate) fn decoder_block(&self, config: &Config) -> Result<DecoderBlock<'a>, Rule> {
         use Role::*;
+        let [_, _, form, ..] = self.layer.parameters;
+        let form = DecoderForm::from_code(form)?;
+        let attends = !form.has(DecoderForm::NO_SELF_ATTENTION);
+        let crosses = !form.has(DecoderForm::NO_CROSS_ATTENTION);
+        let remembers = !form.has(DecoderForm::NO_MEMORY) && config.decoder.memory.is_some();
+        if form.has(DecoderForm::NO_MEMORY) && config.decoder.memory.is_none() {
+            return Err(Rule::Code("decoder block form"));
+        }
+        let attention = [Query, Key, Value, AttentionOutput];
         let cross = [CrossQuery, CrossKey, CrossValue, CrossOutput];
-        self.only(&DECODER_ROLES, 2)?;
+        self.only(&DECODER_ROLES, 3)?;
+        self.absent(if attends { &[] } else { &attention })?;
+        self.absent(if attends || remembers { &[] } else { &[AttentionNorm] })?;
+        self.absent(if crosses { &[] } else { &cross })?;
+        self.absent(if crosses { &[] } else { &[CrossNorm] })?;
         let stack = &config.decoder;
+        let remembered = if attends { stack.attention_width() } else { stack.width };
+        let sequence = if attends || remembers {
+            Some(Sequence {
+                norm: self.norm(AttentionNorm, stack.width)?,
+                attention: match attends {
+                    true => Some(self.attention(attention, stack, [stack.width; 2])?),
+                    false => None,
+                },
+                memory: self.memory(stack, remembers, remembered)?,
+            })
+        } else {
+            None
+        };
+        let cross = if crosses {
+            let attention = self.attention(cross, stack, [stack.width, config.encoder.width])?;
+            Some(CrossAttention { norm: self.norm(CrossNorm, stack.width)?, attention })
+        } else {
+            None
+        };
         Ok(DecoderBlock {
             bits: self.bits()?,
-            attention_norm: self.norm(AttentionNorm, stack.width)?,
-            attention: self.attention([Query, Key, Value, AttentionOutput], stack, stack.width)?,
-            cross_norm: self.norm(CrossNorm, stack.width)?,
-            cross_attention: self.attention(cross, stack, config.encoder.width)?,
+            feed_forward_first: form.has(DecoderForm::FEED_FORWARD_FIRST),
+            sequence,
+            cross,
             feed_forward_norm: self.norm(FeedForwardNorm, stack.width)?,
             feed_forward: self.feed_forward(stack)?,
         })
@@ -225,12 +322,12 @@ impl<'a> Resolver<'a> {
         &self,
         roles: [Role; 4],
         stack: &StackConfig,
-        attended: usize,
+        [width, attended]: [usize; 2],
     ) -> Result<Attention<'a>, Rule> {
         let inner = stack.attention_width();
         let [query, key, value, output] = roles;
         Ok(Attention {
-            query: self.linear(query, inner, stack.width)?,
+            query: self.linear(query, inner, width)?,
             key: self.linear(key, inner, attended)?,
             value: self.linear(value, inner, attended)?,
             output: self.linear(output, stack.width, inner)?,
@@ -248,8 +345,27 @@ impl<'a> Resolver<'a> {
             down_bits: ActivationBits::from_code(down_bits)?,
             up: self.linear(Role::Up, stack.feed_forward, stack.width)?,
             gate,
+            inner_norm: match self.layer.slot(Role::InnerNorm, Part::Weight) {
+                Some(_) => Some(self.norm(Role::InnerNorm, stack.feed_forward)?),
+                None => None,
+            },
             down: self.linear(Role::Down, stack.width, stack.feed_forward)?,
         })
+    }
+
+    /// The memory of `width` values a frame that every block has whose stack has one, unless it is not `wanted`.
+    fn memory(&self, stack: &StackConfig, wanted: bool, width: usize) -> Result<Option<Memory<'a>>, Rule> {
+        let Some(config) = stack.memory.filter(|_| wanted) else {
+            return self.absent(&[Role::Memory]).map(|()| None);
+        };
+        let linear = self.linear(Role::Memory, width, config.kernel)?;
+        // What it gives is added to the stack's states as it is.
+        match linear.weight {
+            Matrix::Float(kernel) if linear.bias.is_none() && width == stack.width => {
+                Ok(Some(Memory { config, kernel }))
+            }
+            _ => Err(self.misfit(Role::Memory)),
+        }
     }
 
     fn linear(&self, role: Role, outputs: usize, inputs: usize) -> Result<Linear<'a>, Rule> {
@@ -272,6 +388,14 @@ impl<'a> Resolver<'a> {
         };
         let vector = self.tensors.get(id).and_then(|tensor| tensor.vector());
         vector.filter(|values| values.len() == length).map(Some).ok_or(self.misfit(role))
+    }
+
+    /// None of `roles`.
+    fn absent(&self, roles: &[Role]) -> Result<(), Rule> {
+        if self.layer.slots().any(|slot| roles.contains(&slot.role)) {
+            return Err(Rule::SlotUnknown { layer: self.layer.index });
+        }
+        Ok(())
     }
 
     /// No role outside `roles`, and no parameter from `parameters` on.

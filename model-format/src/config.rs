@@ -68,15 +68,44 @@ pub enum Positions {
     None,
     /// Pairs of neighbouring queries and keys are rotated by an angle that grows with the position.
     Rotary,
+    /// Sines and cosines of wavelengths up to the base are added to the encoder's input, which is scaled by the
+    /// square root of the width first.
+    Sinusoidal,
 }
 
 impl Positions {
-    pub(crate) const ALL: [Positions; 2] = [Self::None, Self::Rotary];
+    pub(crate) const ALL: [Positions; 3] = [Self::None, Self::Rotary, Self::Sinusoidal];
 }
 
 fn code_of<T: Copy>(all: &[T], code: u32, name: &'static str) -> Result<T, Rule> {
     let index = (code as usize).checked_sub(1);
     index.and_then(|i| all.get(i)).copied().ok_or(Rule::Code(name))
+}
+
+/// An FSMN memory: a convolution over time, channel by channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryConfig {
+    /// Frames that one output sees.
+    pub kernel: usize,
+    /// Those of them that come after it; zero in a decoder.
+    pub look_ahead: usize,
+}
+
+impl MemoryConfig {
+    /// Frames before the output's own that it sees.
+    pub fn look_back(&self) -> usize {
+        self.kernel - 1 - self.look_ahead
+    }
+}
+
+/// How far an encoder sees when audio is encoded as it arrives: its frames lie in chunks of equal length, and a frame
+/// sees the whole of its own chunk and some chunks before it, never one behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkConfig {
+    /// Frames in a chunk.
+    pub frames: usize,
+    /// Chunks before its own to which a frame attends.
+    pub left: usize,
 }
 
 /// Sizes of the encoder or of the decoder.
@@ -98,10 +127,14 @@ pub struct StackConfig {
     pub positions: Positions,
     /// Values of each head that are rotated; even.
     pub rotary_width: usize,
-    /// Base of the rotary wavelengths.
+    /// Base of the rotary or sinusoidal wavelengths.
     pub rotary_base: f32,
     /// Added to the variance in norms.
     pub norm_epsilon: f32,
+    /// The memory of its blocks.
+    pub memory: Option<MemoryConfig>,
+    /// Limits of what the encoder sees; none where it sees the whole utterance.
+    pub chunk: Option<ChunkConfig>,
 }
 
 impl StackConfig {
@@ -147,10 +180,21 @@ pub const MAX_HEAD_WIDTH: u32 = 256;
 pub const MAX_FEED_FORWARD: u32 = 16384;
 /// Largest vocabulary.
 pub const MAX_VOCABULARY: u32 = 1 << 20;
+/// Longest kernel of a memory.
+pub const MAX_MEMORY_KERNEL: u16 = 128;
+/// Most frames that a chunk and the chunks before it have together.
+pub const MAX_CHUNK_CONTEXT: usize = 1 << 14;
 /// Largest number of convolutions in the frontend.
 pub const MAX_CONVOLUTIONS: u32 = 8;
 
 impl Config {
+    /// Values a frame of the encoder's input: what the frontend makes.
+    pub fn encoder_inputs(&self) -> usize {
+        match self.frontend.kind {
+            FrontendKind::Waveform => self.encoder.width,
+        }
+    }
+
     #[cfg(feature = "pack")]
     pub(crate) const LENGTH: usize = 160;
 
@@ -165,6 +209,7 @@ impl Config {
         fields.zeros(20)?;
         let encoder = parse_stack(&mut fields)?;
         let decoder = parse_stack(&mut fields)?;
+        check_decoder(&decoder)?;
         let vocabulary = fields.count("vocabulary", 1, MAX_VOCABULARY)?;
         let last = vocabulary as u32 - 1;
         let begin = fields.count("begin token", 0, last)? as u32;
@@ -208,7 +253,7 @@ fn parse_stack(fields: &mut Fields<'_>) -> Result<StackConfig, Rule> {
     if !(1e-12..=1.0).contains(&norm_epsilon) {
         return Err(Rule::Range("norm_epsilon"));
     }
-    fields.zeros(8)?;
+    let (memory, chunk) = (parse_memory(fields)?, parse_chunk(fields)?);
     Ok(StackConfig {
         layers,
         width,
@@ -220,5 +265,44 @@ fn parse_stack(fields: &mut Fields<'_>) -> Result<StackConfig, Rule> {
         rotary_width,
         rotary_base,
         norm_epsilon,
+        memory,
+        chunk,
     })
+}
+
+fn parse_memory(fields: &mut Fields<'_>) -> Result<Option<MemoryConfig>, Rule> {
+    let (kernel, look_ahead) = (fields.u16()?, fields.u16()?);
+    if kernel > MAX_MEMORY_KERNEL {
+        return Err(Rule::Range("memory kernel"));
+    }
+    if look_ahead >= kernel.max(1) {
+        return Err(Rule::Range("memory look_ahead"));
+    }
+    let memory = MemoryConfig { kernel: usize::from(kernel), look_ahead: usize::from(look_ahead) };
+    Ok((kernel > 0).then_some(memory))
+}
+
+fn parse_chunk(fields: &mut Fields<'_>) -> Result<Option<ChunkConfig>, Rule> {
+    let (frames, left) = (usize::from(fields.u16()?), usize::from(fields.u16()?));
+    if frames * (left + 1) > MAX_CHUNK_CONTEXT {
+        return Err(Rule::Range("chunk frames"));
+    }
+    if frames == 0 && left > 0 {
+        return Err(Rule::Range("chunk left"));
+    }
+    Ok((frames > 0).then_some(ChunkConfig { frames, left }))
+}
+
+/// A decoder makes one token at a time: nothing lies ahead of it, and its tokens have no chunks.
+fn check_decoder(decoder: &StackConfig) -> Result<(), Rule> {
+    if decoder.positions == Positions::Sinusoidal {
+        return Err(Rule::Code("positions"));
+    }
+    if decoder.memory.is_some_and(|memory| memory.look_ahead > 0) {
+        return Err(Rule::Range("memory look_ahead"));
+    }
+    if decoder.chunk.is_some() {
+        return Err(Rule::Range("chunk frames"));
+    }
+    Ok(())
 }

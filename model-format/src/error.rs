@@ -117,6 +117,9 @@ pub enum Rule {
     /// The layers are not the ones that the config describes, in its order.
     #[error("the layers are not the ones that the config describes")]
     LayerOrder,
+    /// No block of the decoder attends to the encoder.
+    #[error("no block of the decoder attends to the encoder")]
+    Deaf,
     /// Offsets of a table of strings do not increase.
     #[error("its offsets are out of order")]
     OffsetOrder,

@@ -100,6 +100,10 @@ pub enum Role {
     Embedding,
     /// Output matrix.
     Vocabulary,
+    /// Kernel of an FSMN memory: a convolution over time, channel by channel.
+    Memory,
+    /// Norm inside a feed-forward network, before its second matrix.
+    InnerNorm,
     /// What is added to the frames of a filter bank.
     FeatureShift = 23,
     /// What the shifted frames of a filter bank are multiplied by.
@@ -130,8 +134,8 @@ impl Role {
         Some(Self::FinalNorm),
         Some(Self::Embedding),
         Some(Self::Vocabulary),
-        None,
-        None,
+        Some(Self::Memory),
+        Some(Self::InnerNorm),
         None,
         Some(Self::FeatureShift),
         Some(Self::FeatureScale),
@@ -165,6 +169,8 @@ impl Role {
             Self::FinalNorm => "final norm",
             Self::Embedding => "embedding",
             Self::Vocabulary => "output matrix",
+            Self::Memory => "memory",
+            Self::InnerNorm => "feed-forward inner norm",
             Self::FeatureShift => "feature shift",
             Self::FeatureScale => "feature scale",
             Self::CtcOutput => "CTC output",

@@ -29,15 +29,20 @@ mod config;
 mod matrix;
 mod tensor;
 mod layer;
+mod memory;
 mod block;
 mod text;
 mod model;
 #[cfg(feature = "pack")]
 pub mod pack;
 
-pub use block::{Attention, Convolution, DecoderBlock, EncoderBlock, FeedForward, Linear, Norm, OutputHead};
+pub use block::{
+    Attention, Convolution, CrossAttention, DecoderBlock, EncoderBlock, FeedForward, Linear, Norm,
+    OutputHead, Sequence,
+};
 pub use config::{
-    Activation, ActivationBits, Config, FrontendConfig, FrontendKind, Positions, StackConfig, Tokens,
+    Activation, ActivationBits, ChunkConfig, Config, FrontendConfig, FrontendKind, MemoryConfig, Positions,
+    StackConfig, Tokens,
 };
 pub use error::{FormatError, Rule};
 pub use layer::{Layer, LayerKind, LayerTable, Part, Role, Slot};
@@ -45,6 +50,7 @@ pub use matrix::{
     FloatMatrix, INPUT_BLOCK, INPUT_PAD, Int4Matrix, Int8Matrix, Matrix, MatrixShapeError, OUTPUT_BLOCK,
     round_up,
 };
+pub use memory::Memory;
 pub use model::{Model, Verify};
 pub use section::{ALIGNMENT, MAGIC, Section, SectionKind, VERSION};
 pub use tensor::{Tensor, TensorKind, TensorTable};

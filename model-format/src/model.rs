@@ -112,8 +112,10 @@ impl<'a> Model<'a> {
     /// The blocks of the encoder, in the order in which they run.
     pub fn encoder_blocks(&self) -> impl Iterator<Item = EncoderBlock<'a>> + use<'a> {
         let (tensors, config) = (self.tensors, self.config);
-        self.layers_of(LayerKind::EncoderBlock)
-            .map_while(move |layer| Resolver { tensors, layer }.encoder_block(&config).ok())
+        self.layers_of(LayerKind::EncoderBlock).enumerate().map_while(move |(index, layer)| {
+            let inputs = if index == 0 { config.encoder_inputs() } else { config.encoder.width };
+            Resolver { tensors, layer }.encoder_block(&config, inputs).ok()
+        })
     }
 
     /// The norm behind the encoder.
@@ -154,15 +156,21 @@ fn check_layers<'a>(
     for _ in 0..config.frontend.convolutions {
         channels = next(LayerKind::Convolution)?.convolution(channels)?.outputs;
     }
-    if channels != config.encoder.width {
+    let mut inputs = config.encoder_inputs();
+    if channels != inputs {
         return Err(Rule::LayerOrder);
     }
     for _ in 0..config.encoder.layers {
-        next(LayerKind::EncoderBlock)?.encoder_block(config)?;
+        next(LayerKind::EncoderBlock)?.encoder_block(config, inputs)?;
+        inputs = config.encoder.width;
     }
     let encoder_norm = next(LayerKind::EncoderNorm)?.encoder_norm(config)?;
+    let mut hears = false;
     for _ in 0..config.decoder.layers {
-        next(LayerKind::DecoderBlock)?.decoder_block(config)?;
+        hears |= next(LayerKind::DecoderBlock)?.decoder_block(config)?.cross.is_some();
+    }
+    if !hears {
+        return Err(Rule::Deaf);
     }
     let output = next(LayerKind::Output)?.output(config)?;
     if remaining.next().is_some() { Err(Rule::LayerOrder) } else { Ok((encoder_norm, output)) }

@@ -10,7 +10,9 @@ use crate::project::{Input, Rounding, part, part_mut, prefix, prefix_mut};
 use crate::region::buffers;
 use crate::sizes::Sizes;
 use kinglet_kernels::{Cache, CacheMut, Kernels, Rows, dequantize_int4_row, dequantize_row};
-use kinglet_model_format::{ActivationBits, DecoderBlock, Matrix, Model, OutputHead, StackConfig};
+use kinglet_model_format::{
+    ActivationBits, CrossAttention, DecoderBlock, Matrix, Model, OutputHead, Sequence, StackConfig,
+};
 
 /// Frames that are written to a cache together.
 const CACHE_FRAMES: usize = 16;
@@ -123,7 +125,7 @@ pub(crate) fn fill_cross(
         let mut rounding = Rounding { split: &mut [], rows, scales: row_scales };
         let input = Input::new(kernels, ActivationBits::Eight, source, count, width, &mut rounding)?;
         for (layer, block) in model.decoder_blocks().enumerate() {
-            let attention = &block.cross_attention;
+            let Some(CrossAttention { attention, .. }) = &block.cross else { continue };
             for (linear, cache, scales) in [
                 (&attention.key, &mut *keys, &mut *key_scales),
                 (&attention.value, &mut *values, &mut *value_scales),
@@ -223,6 +225,7 @@ impl<'m, 'b> Decoder<'m, 'b> {
         block: &DecoderBlock<'_>,
         input: &StepInput<'_>,
     ) -> Result<(), Error> {
+        let Some(Sequence { norm, attention: Some(attention), .. }) = &block.sequence else { return Ok(()) };
         let (kernels, config, count) = (self.kernels, self.config, input.count);
         let (width, inner, capacity) = (config.width, config.attention_width(), self.column_capacity);
         let shape = attention_shape(&config);
@@ -244,7 +247,7 @@ impl<'m, 'b> Decoder<'m, 'b> {
         } = &mut self.buffers;
         let mut rounding = Rounding { split, rows, scales: row_scales };
         let states = prefix_mut(states, count * width)?;
-        norm_rows(kernels, &block.attention_norm, &config, states, count, normed)?;
+        norm_rows(kernels, norm, &config, states, count, normed)?;
         let quantized = Input::new(
             kernels,
             block.bits,
@@ -259,7 +262,7 @@ impl<'m, 'b> Decoder<'m, 'b> {
         let key_scales = part_mut(key_scales, layer * scale_count, scale_count)?;
         let value_scales = part_mut(value_scales, layer * scale_count, scale_count)?;
         let first_column = input.step * input.beam;
-        quantized.times(&block.attention.key, projected)?;
+        quantized.times(&attention.key, projected)?;
         for row in prefix_mut(projected, count * inner)?.chunks_exact_mut(inner) {
             self.rotary.turn(kernels, &config, input.step, row)?;
         }
@@ -274,7 +277,7 @@ impl<'m, 'b> Decoder<'m, 'b> {
             first_column,
             cache,
         )?;
-        quantized.times(&block.attention.value, projected)?;
+        quantized.times(&attention.value, projected)?;
         let cache = CacheMut { values, scales: value_scales, capacity };
         kernels.cache_write(
             Rows { values: projected, stride },
@@ -284,7 +287,7 @@ impl<'m, 'b> Decoder<'m, 'b> {
             first_column,
             cache,
         )?;
-        quantized.times(&block.attention.query, queries)?;
+        quantized.times(&attention.query, queries)?;
         let keys = Cache { values: keys, scales: key_scales, capacity };
         let values = Cache { values, scales: value_scales, capacity };
         for (index, query) in prefix_mut(queries, count * inner)?.chunks_exact_mut(inner).enumerate() {
@@ -315,7 +318,7 @@ impl<'m, 'b> Decoder<'m, 'b> {
             inner,
             &mut rounding,
         )?;
-        quantized.times(&block.attention.output, queries)?;
+        quantized.times(&attention.output, queries)?;
         kernels.add(states, queries)?;
         Ok(())
     }
@@ -326,6 +329,7 @@ impl<'m, 'b> Decoder<'m, 'b> {
         block: &DecoderBlock<'_>,
         input: &StepInput<'_>,
     ) -> Result<(), Error> {
+        let Some(CrossAttention { norm, attention }) = &block.cross else { return Ok(()) };
         let (kernels, config, count) = (self.kernels, self.config, input.count);
         let (width, inner, capacity) = (config.width, config.attention_width(), self.frame_capacity);
         let shape = attention_shape(&config);
@@ -354,7 +358,7 @@ impl<'m, 'b> Decoder<'m, 'b> {
         } = &mut self.buffers;
         let mut rounding = Rounding { split, rows, scales: row_scales };
         let states = prefix_mut(states, count * width)?;
-        norm_rows(kernels, &block.cross_norm, &config, states, count, normed)?;
+        norm_rows(kernels, norm, &config, states, count, normed)?;
         let quantized = Input::new(
             kernels,
             block.bits,
@@ -363,7 +367,7 @@ impl<'m, 'b> Decoder<'m, 'b> {
             width,
             &mut rounding,
         )?;
-        quantized.times(&block.cross_attention.query, queries)?;
+        quantized.times(&attention.query, queries)?;
         let queries_of = prefix(queries, count * inner)?.chunks_exact(inner);
         for (index, (query, sums)) in queries_of.zip(attention_sums.chunks_exact_mut(capacity)).enumerate() {
             let out = part_mut(normed, index * inner, inner)?;
@@ -381,7 +385,7 @@ impl<'m, 'b> Decoder<'m, 'b> {
             inner,
             &mut rounding,
         )?;
-        quantized.times(&block.cross_attention.output, queries)?;
+        quantized.times(&attention.output, queries)?;
         kernels.add(states, queries)?;
         Ok(())
     }

@@ -3,7 +3,9 @@
 use crate::SAMPLE_RATE;
 use crate::error::Error;
 use crate::project::result_rows;
-use kinglet_model_format::{Activation, ActivationBits, Convolution, FrontendKind, Matrix, Model};
+use kinglet_model_format::{
+    Activation, ActivationBits, Convolution, DecoderBlock, FrontendKind, Matrix, Model, Positions,
+};
 
 /// Frames that one step of the frontend makes.
 pub(crate) const FRONTEND_FRAMES: usize = 32;
@@ -205,6 +207,17 @@ fn check_supported(model: &Model<'_>) -> Result<(), Error> {
     let FrontendKind::Waveform = config.frontend.kind;
     if config.frontend.sample_rate != SAMPLE_RATE {
         return Err(Error::Unsupported("another sample rate than 16 kHz"));
+    }
+    let stacks = [config.encoder, config.decoder];
+    let plain = |block: DecoderBlock<'_>| {
+        !block.feed_forward_first && block.sequence.is_some() && block.feed_forward.inner_norm.is_none()
+    };
+    if stacks.iter().any(|stack| stack.memory.is_some() || stack.chunk.is_some())
+        || config.encoder.positions == Positions::Sinusoidal
+        || !model.decoder_blocks().all(plain)
+        || model.encoder_blocks().any(|block| block.feed_forward.inner_norm.is_some())
+    {
+        return Err(Error::Unsupported("memory, chunks, sinusoidal positions or another order of a block"));
     }
     let is_integer = |matrix: Matrix<'_>| matches!(matrix, Matrix::Int8(_) | Matrix::Int4(_));
     let output = model.output();

@@ -24,6 +24,13 @@ pub(crate) struct CheckpointConfig {
     pub(crate) provenance: String,
 }
 
+impl CheckpointConfig {
+    /// Values a frame of the encoder's input.
+    pub(crate) fn encoder_inputs(&self) -> usize {
+        self.encoder.width
+    }
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Frontend {
@@ -64,6 +71,44 @@ pub(crate) struct Stack {
     pub(crate) activation_bits: u32,
     #[serde(default)]
     pub(crate) down_activation_bits: Option<u32>,
+    #[serde(default)]
+    pub(crate) memory: Option<MemoryTaps>,
+    #[serde(default)]
+    pub(crate) chunk: Option<Chunk>,
+    /// A norm inside the feed-forward networks.
+    #[serde(default)]
+    pub(crate) inner_norm: bool,
+    /// Decoder only: the feed-forward network comes first.
+    #[serde(default)]
+    pub(crate) feed_forward_first: bool,
+    /// Decoder only: what each block is made of; all of it where there is no list.
+    #[serde(default)]
+    pub(crate) blocks: Option<Vec<DecoderParts>>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MemoryTaps {
+    pub(crate) kernel: u16,
+    #[serde(default)]
+    pub(crate) look_ahead: u16,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Chunk {
+    pub(crate) frames: u16,
+    #[serde(default)]
+    pub(crate) left: u16,
+}
+
+/// Which parts a decoder block has besides its feed-forward network.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DecoderParts {
+    pub(crate) self_attention: bool,
+    pub(crate) memory: bool,
+    pub(crate) cross_attention: bool,
 }
 
 fn default_bits() -> u32 {

@@ -1,10 +1,11 @@
 //! Walks the network that a config describes: which tensor goes where, in which kind.
 
-use super::checkpoint::{Checkpoint, ConvolutionConfig, Stack};
+use super::checkpoint::{Checkpoint, ConvolutionConfig, DecoderParts, Stack};
 use super::error::PackError;
 use super::lay_out::{StoredTensor, store_float, store_vector};
 use super::options::PackOptions;
 use super::writer::{SlotList, Writer, activation_code};
+use crate::block::DecoderForm;
 use crate::layer::{LayerKind, Part, Role};
 use std::collections::BTreeSet;
 use std::format;
@@ -42,13 +43,18 @@ struct Packer<'a> {
 impl Packer<'_> {
     fn write(&mut self) -> Result<(), PackError> {
         let config = &self.checkpoint.config;
+        if config.encoder.feed_forward_first || config.encoder.blocks.is_some() {
+            let message = "encoder: `feed_forward_first` and `blocks` are for the decoder";
+            return Err(PackError::Value(message.into()));
+        }
         let mut channels = 1;
         for (index, convolution) in config.frontend.convolutions.iter().enumerate() {
             self.convolution(index, convolution, channels)?;
             channels = convolution.channels;
         }
         for index in 0..config.encoder.layers {
-            self.encoder_block(index, &config.encoder)?;
+            let inputs = if index == 0 { config.encoder_inputs() } else { config.encoder.width };
+            self.encoder_block(index, &config.encoder, inputs)?;
         }
         let mut slots = SlotList::new();
         self.norm(&mut slots, Role::FinalNorm, "encoder.norm", config.encoder.width)?;
@@ -105,25 +111,62 @@ impl Packer<'_> {
         Ok(())
     }
 
-    fn encoder_block(&mut self, index: usize, stack: &Stack) -> Result<(), PackError> {
+    fn encoder_block(&mut self, index: usize, stack: &Stack, inputs: usize) -> Result<(), PackError> {
         let prefix = format!("encoder.layers.{index}");
         let mut slots = SlotList::new();
-        self.norm(&mut slots, Role::AttentionNorm, &format!("{prefix}.attention_norm"), stack.width)?;
-        self.attention(&mut slots, SELF_ATTENTION, &format!("{prefix}.attention"), stack, stack.width)?;
+        self.norm(&mut slots, Role::AttentionNorm, &format!("{prefix}.attention_norm"), inputs)?;
+        self.attention(&mut slots, SELF_ATTENTION, &format!("{prefix}.attention"), stack, [inputs; 2])?;
+        self.memory(&mut slots, &format!("{prefix}.attention.memory"), stack, attention_width(stack))?;
         self.feed_forward(&mut slots, &prefix, stack)?;
-        self.writer.layer(LayerKind::EncoderBlock, block_parameters(stack), slots);
+        self.writer.layer(LayerKind::EncoderBlock, block_parameters(stack, 0), slots);
         Ok(())
     }
 
     fn decoder_block(&mut self, index: usize, stack: &Stack, attended: usize) -> Result<(), PackError> {
         let prefix = format!("decoder.layers.{index}");
         let mut slots = SlotList::new();
-        self.norm(&mut slots, Role::AttentionNorm, &format!("{prefix}.self_attention_norm"), stack.width)?;
-        self.attention(&mut slots, SELF_ATTENTION, &format!("{prefix}.self_attention"), stack, stack.width)?;
-        self.norm(&mut slots, Role::CrossNorm, &format!("{prefix}.cross_attention_norm"), stack.width)?;
-        self.attention(&mut slots, CROSS_ATTENTION, &format!("{prefix}.cross_attention"), stack, attended)?;
+        let parts = decoder_parts(stack, index)?;
+        if parts.self_attention || parts.memory {
+            self.norm(
+                &mut slots,
+                Role::AttentionNorm,
+                &format!("{prefix}.self_attention_norm"),
+                stack.width,
+            )?;
+        }
+        let name = format!("{prefix}.self_attention");
+        if parts.self_attention {
+            self.attention(&mut slots, SELF_ATTENTION, &name, stack, [stack.width; 2])?;
+        }
+        if parts.memory {
+            let width = if parts.self_attention { attention_width(stack) } else { stack.width };
+            self.memory(&mut slots, &format!("{name}.memory"), stack, width)?;
+        }
+        if parts.cross_attention {
+            let name = format!("{prefix}.cross_attention");
+            self.norm(&mut slots, Role::CrossNorm, &format!("{name}_norm"), stack.width)?;
+            self.attention(&mut slots, CROSS_ATTENTION, &name, stack, [stack.width, attended])?;
+        }
         self.feed_forward(&mut slots, &prefix, stack)?;
-        self.writer.layer(LayerKind::DecoderBlock, block_parameters(stack), slots);
+        let parameters = block_parameters(stack, decoder_form(stack, parts));
+        self.writer.layer(LayerKind::DecoderBlock, parameters, slots);
+        Ok(())
+    }
+
+    /// The kernel of a memory, `[width, kernel]` in the checkpoint, if the stack has one.
+    fn memory(
+        &mut self,
+        slots: &mut SlotList,
+        prefix: &str,
+        stack: &Stack,
+        width: usize,
+    ) -> Result<(), PackError> {
+        if let Some(memory) = stack.memory {
+            let kernel = usize::from(memory.kernel);
+            let name = format!("{prefix}.weight");
+            let rows = self.take(&name, &[width, kernel])?;
+            self.put(slots, Role::Memory, Part::Weight, store_float(&name, &rows, width, kernel));
+        }
         Ok(())
     }
 
@@ -133,11 +176,11 @@ impl Packer<'_> {
         roles: [Role; 4],
         prefix: &str,
         stack: &Stack,
-        attended: usize,
+        [width, attended]: [usize; 2],
     ) -> Result<(), PackError> {
-        let inner = stack.heads.saturating_mul(stack.head_width);
+        let inner = attention_width(stack);
         let [query, key, value, output] = roles;
-        self.linear(slots, query, &format!("{prefix}.query"), inner, stack.width)?;
+        self.linear(slots, query, &format!("{prefix}.query"), inner, width)?;
         self.linear(slots, key, &format!("{prefix}.key"), inner, attended)?;
         self.linear(slots, value, &format!("{prefix}.value"), inner, attended)?;
         self.linear(slots, output, &format!("{prefix}.output"), stack.width, inner)
@@ -150,6 +193,9 @@ impl Packer<'_> {
         self.linear(slots, Role::Up, &format!("{prefix}.up"), middle, width)?;
         if stack.activation == "swiglu" {
             self.linear(slots, Role::Gate, &format!("{prefix}.gate"), middle, width)?;
+        }
+        if stack.inner_norm {
+            self.norm(slots, Role::InnerNorm, &format!("{prefix}.norm"), middle)?;
         }
         self.linear(slots, Role::Down, &format!("{prefix}.down"), width, middle)
     }
@@ -217,7 +263,35 @@ impl Packer<'_> {
 const SELF_ATTENTION: [Role; 4] = [Role::Query, Role::Key, Role::Value, Role::AttentionOutput];
 const CROSS_ATTENTION: [Role; 4] = [Role::CrossQuery, Role::CrossKey, Role::CrossValue, Role::CrossOutput];
 
-fn block_parameters(stack: &Stack) -> [u32; 6] {
+fn block_parameters(stack: &Stack, form: u32) -> [u32; 6] {
     let down = stack.down_activation_bits.unwrap_or(stack.activation_bits);
-    [stack.activation_bits, down, 0, 0, 0, 0]
+    [stack.activation_bits, down, form, 0, 0, 0]
+}
+
+fn attention_width(stack: &Stack) -> usize {
+    stack.heads.saturating_mul(stack.head_width)
+}
+
+fn decoder_parts(stack: &Stack, index: usize) -> Result<DecoderParts, PackError> {
+    let all = DecoderParts { self_attention: true, memory: stack.memory.is_some(), cross_attention: true };
+    let Some(blocks) = &stack.blocks else { return Ok(all) };
+    let parts = blocks.get(index).filter(|_| blocks.len() == stack.layers).ok_or_else(|| {
+        let (listed, layers) = (blocks.len(), stack.layers);
+        PackError::Value(format!("decoder: `blocks` lists {listed} blocks of {layers}"))
+    })?;
+    if parts.memory && stack.memory.is_none() {
+        let message = format!("decoder: block {index} has a memory, but there is no `memory`");
+        return Err(PackError::Value(message));
+    }
+    Ok(*parts)
+}
+
+fn decoder_form(stack: &Stack, parts: DecoderParts) -> u32 {
+    let flags = [
+        (stack.feed_forward_first, DecoderForm::FEED_FORWARD_FIRST),
+        (!parts.self_attention, DecoderForm::NO_SELF_ATTENTION),
+        (!parts.cross_attention, DecoderForm::NO_CROSS_ATTENTION),
+        (stack.memory.is_some() && !parts.memory, DecoderForm::NO_MEMORY),
+    ];
+    flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag).sum()
 }

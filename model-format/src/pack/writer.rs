@@ -110,13 +110,16 @@ fn put_stack(section: &mut Vec<u8>, stack: &Stack) -> Result<(), PackError> {
     let positions = match stack.positions.as_str() {
         "none" => Positions::None,
         "rotary" => Positions::Rotary,
+        "sinusoidal" => Positions::Sinusoidal,
         other => return Err(PackError::Value(format!("positions `{other}` are unknown"))),
     };
     let activation = activation_code(&stack.activation)?;
     put_u32s(section, &[activation, positions as u32 + 1, stack.rotary_width as u32]);
     section.extend(stack.rotary_base.to_le_bytes());
     section.extend(stack.norm_epsilon.to_le_bytes());
-    put_u32s(section, &[0; 2]);
+    let memory = stack.memory.map_or([0; 2], |memory| [memory.kernel, memory.look_ahead]);
+    let chunk = stack.chunk.map_or([0; 2], |chunk| [chunk.frames, chunk.left]);
+    section.extend(memory.into_iter().chain(chunk).flat_map(u16::to_le_bytes));
     Ok(())
 }
 
