@@ -6,6 +6,7 @@ mod accuracy;
 mod attention;
 mod cache;
 mod identity;
+mod time_convolution;
 
 use std::io::Write;
 use std::vec::Vec;
