@@ -52,6 +52,8 @@ impl From<io::Error> for Failure {
 
 impl From<kinglet_runtime::Error> for Failure {
     fn from(cause: kinglet_runtime::Error) -> Self {
-        Self { status: 1, message: cause.to_string() }
+        // The model and the option do not go together: the caller's to mend.
+        let status = if cause == kinglet_runtime::Error::NoCtcHead { 2 } else { 1 };
+        Self { status, message: cause.to_string() }
     }
 }

@@ -149,6 +149,16 @@ fn models_that_are_none_or_damaged_are_refused_with_their_name() {
 }
 
 #[test]
+fn decoding_that_the_model_has_no_head_for_is_refused() {
+    for decoding in ["ctc-greedy", "ctc-beam", "rescore"] {
+        let (out, err) = run(&["transcribe", "--decoding", decoding, "tests/data/speech/selfish.flac"], 2);
+        assert!(out.is_empty() && err.contains("the model has no CTC head"), "{decoding}: {out}{err}");
+    }
+    let (_, err) = run(&["transcribe", "--ctc-weight", "-1", "tests/data/speech/selfish.flac"], 2);
+    assert!(err.contains("--ctc-weight"), "{err}");
+}
+
+#[test]
 fn output_that_cannot_be_written_is_an_error_and_leaves_nothing() {
     let folder = Folder::new();
     let file = folder.write("file", b"in the way");

@@ -164,6 +164,18 @@ pub struct OutputHead<'a> {
     pub vocabulary: Linear<'a>,
 }
 
+/// Reads tokens off the encoder's frames without a decoder: one distribution a frame, over the vocabulary, in which one
+/// token stands for none (connectionist temporal classification).
+#[derive(Debug, Clone, Copy)]
+pub struct CtcHead<'a> {
+    /// How finely its inputs are rounded.
+    pub bits: ActivationBits,
+    /// The token that stands for none.
+    pub blank: u32,
+    /// `[vocabulary, encoder width]`.
+    pub output: Linear<'a>,
+}
+
 const ENCODER_ROLES: [Role; 11] = [
     Role::AttentionNorm,
     Role::Query,
@@ -310,6 +322,16 @@ impl<'a> Resolver<'a> {
             embedding: embedding.weight,
             vocabulary: head,
         })
+    }
+
+    pub(crate) fn ctc(&self, config: &Config) -> Result<CtcHead<'a>, Rule> {
+        self.only(&[Role::CtcOutput], 2)?;
+        let [_, blank, ..] = self.layer.parameters;
+        if blank as usize >= config.vocabulary {
+            return Err(Rule::Range("blank token"));
+        }
+        let output = self.linear(Role::CtcOutput, config.vocabulary, config.encoder.width)?;
+        Ok(CtcHead { bits: self.bits()?, blank, output })
     }
 
     /// The first parameter of every layer but a convolution and a norm.

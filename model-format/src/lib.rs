@@ -37,7 +37,7 @@ mod model;
 pub mod pack;
 
 pub use block::{
-    Attention, Convolution, CrossAttention, DecoderBlock, EncoderBlock, FeedForward, Linear, Norm,
+    Attention, Convolution, CrossAttention, CtcHead, DecoderBlock, EncoderBlock, FeedForward, Linear, Norm,
     OutputHead, Sequence,
 };
 pub use config::{

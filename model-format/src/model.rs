@@ -1,6 +1,6 @@
 //! The whole model: parse once, then trust.
 
-use crate::block::{Convolution, DecoderBlock, EncoderBlock, Norm, OutputHead, Resolver};
+use crate::block::{Convolution, CtcHead, DecoderBlock, EncoderBlock, Norm, OutputHead, Resolver};
 use crate::config::Config;
 use crate::error::{FormatError, Rule};
 use crate::layer::{Layer, LayerKind, LayerTable};
@@ -30,6 +30,7 @@ pub struct Model<'a> {
     vocabulary: Vocabulary<'a>,
     texts: Texts<'a>,
     encoder_norm: Norm<'a>,
+    ctc: Option<CtcHead<'a>>,
     output: OutputHead<'a>,
     sections: [Section<'a>; SectionKind::ALL.len()],
 }
@@ -62,10 +63,10 @@ impl<'a> Model<'a> {
         let vocabulary = Vocabulary::parse(vocabulary, config.vocabulary)
             .map_err(|rule| SectionKind::Vocabulary.breaks(rule))?;
         let texts = Texts::parse(texts).map_err(|rule| SectionKind::Texts.breaks(rule))?;
-        let (encoder_norm, output) =
+        let (encoder_norm, ctc, output) =
             check_layers(&config, tensors, layers).map_err(|rule| SectionKind::Layers.breaks(rule))?;
         log::debug!("model `{}`: {} tensors, {} layers", texts.name, tensors.len(), layers.len());
-        Ok(Self { config, tensors, layers, vocabulary, texts, encoder_norm, output, sections })
+        Ok(Self { config, tensors, layers, vocabulary, texts, encoder_norm, ctc, output, sections })
     }
 
     /// Sizes of the network.
@@ -130,6 +131,11 @@ impl<'a> Model<'a> {
             .map_while(move |layer| Resolver { tensors, layer }.decoder_block(&config).ok())
     }
 
+    /// The head that reads tokens off the encoder's frames, where the model has one.
+    pub fn ctc(&self) -> Option<CtcHead<'a>> {
+        self.ctc
+    }
+
     /// The end of the network.
     pub fn output(&self) -> OutputHead<'a> {
         self.output
@@ -146,7 +152,7 @@ fn check_layers<'a>(
     config: &Config,
     tensors: TensorTable<'a>,
     layers: LayerTable<'a>,
-) -> Result<(Norm<'a>, OutputHead<'a>), Rule> {
+) -> Result<(Norm<'a>, Option<CtcHead<'a>>, OutputHead<'a>), Rule> {
     let mut remaining = layers.iter();
     let mut next = |kind: LayerKind| match remaining.next() {
         Some(layer) if layer.kind == kind => Ok(Resolver { tensors, layer }),
@@ -165,6 +171,8 @@ fn check_layers<'a>(
         inputs = config.encoder.width;
     }
     let encoder_norm = next(LayerKind::EncoderNorm)?.encoder_norm(config)?;
+    let has_ctc = layers.iter().any(|layer| layer.kind == LayerKind::Ctc);
+    let ctc = if has_ctc { Some(next(LayerKind::Ctc)?.ctc(config)?) } else { None };
     let mut hears = false;
     for _ in 0..config.decoder.layers {
         hears |= next(LayerKind::DecoderBlock)?.decoder_block(config)?.cross.is_some();
@@ -173,5 +181,5 @@ fn check_layers<'a>(
         return Err(Rule::Deaf);
     }
     let output = next(LayerKind::Output)?.output(config)?;
-    if remaining.next().is_some() { Err(Rule::LayerOrder) } else { Ok((encoder_norm, output)) }
+    if remaining.next().is_some() { Err(Rule::LayerOrder) } else { Ok((encoder_norm, ctc, output)) }
 }

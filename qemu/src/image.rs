@@ -2,13 +2,13 @@
 
 use kinglet_kernels::Kernels;
 use kinglet_model_format::{MAGIC, Model};
-use kinglet_runtime::{Limits, Recognizer, SAMPLE_RATE, Utterance, memory_required};
+use kinglet_runtime::{Decoding, Limits, Recognizer, SAMPLE_RATE, Utterance, memory_required};
 
 use crate::boards::{Board, Marker, print};
 use crate::failure::Failure;
 
 /// What fits 6 MB of memory with the default model. A longer utterance is cut at its quietest place.
-const LIMITS: Limits = Limits { utterance_seconds: 10.0, beam: 1 };
+const LIMITS: Limits = Limits { utterance_seconds: 10.0, beam: 1, decoding: Decoding::Attention };
 /// Samples handed over at a time.
 const CHUNK: usize = 512;
 

@@ -36,6 +36,9 @@ pub enum Error {
     /// The model needs something that this version does not run.
     #[error("this version cannot run a model with {0}")]
     Unsupported(&'static str),
+    /// Decoding by CTC was asked of a model that cannot.
+    #[error("the model has no CTC head: leave decoding at `attention`")]
+    NoCtcHead,
     /// The memory for these limits does not fit this machine's addresses.
     #[error("the memory for these limits does not fit this machine's addresses: lower `utterance_seconds`")]
     TooLarge,

@@ -219,7 +219,7 @@ impl<'b> Search<'b> {
 
 /// `logit - log_sum_exp`, never above zero, which rounding could reach. Weights without measure overflow to infinite
 /// logits, of which nothing can be said: their probability is zero.
-fn log_probability(logit: f32, log_sum_exp: f32) -> f32 {
+pub(crate) fn log_probability(logit: f32, log_sum_exp: f32) -> f32 {
     let difference = logit - log_sum_exp;
     if difference.is_nan() { f32::NEG_INFINITY } else { difference.min(0.0) }
 }

@@ -16,6 +16,23 @@ pub(crate) const MAX_BEAM: usize = 8;
 /// Tokens allowed for an utterance of no length: a short word and the end.
 const LEAST_TOKENS: usize = 8;
 
+/// How text is found in what the encoder makes of the audio.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Decoding {
+    /// The decoder writes it token by token.
+    #[default]
+    Attention,
+    /// The most probable token of each frame, by the CTC head: fastest.
+    CtcGreedy,
+    /// Prefix beam search over the frames, by the CTC head, with `Limits::beam` hypotheses.
+    CtcBeam,
+    /// The decoder chooses among the hypotheses of that search.
+    Rescore {
+        /// Times that the CTC head's log probability counts beside the decoder's; 0.5 is usual. At least 0.
+        ctc_weight: f32,
+    },
+}
+
 /// What the caller asks memory for.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
@@ -23,11 +40,13 @@ pub struct Limits {
     pub utterance_seconds: f32,
     /// Hypotheses that the search follows, 1 (greedy) to 8.
     pub beam: usize,
+    /// How text is found. All but the default need a model with a CTC head.
+    pub decoding: Decoding,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { utterance_seconds: 30.0, beam: 1 }
+        Self { utterance_seconds: 30.0, beam: 1, decoding: Decoding::Attention }
     }
 }
 
@@ -76,6 +95,10 @@ pub(crate) struct Sizes {
     pub(crate) convolution_rows: usize,
     /// Longest piece of the vocabulary, in bytes.
     pub(crate) piece: usize,
+    /// Hypotheses of the search over CTC frames; zero where the CTC head is not asked for.
+    pub(crate) ctc_beam: usize,
+    /// Rows that stand for one row of the CTC head's input: 1 or 2, or zero likewise.
+    pub(crate) ctc_rows: usize,
 }
 
 impl Sizes {
@@ -129,7 +152,10 @@ impl Sizes {
             convolution_split: 0,
             convolution_rows: 1,
             piece: longest_piece(model),
+            ctc_beam: 0,
+            ctc_rows: 0,
         };
+        sizes.add_ctc(model, limits)?;
         sizes.add_frontend(model);
         Ok(sizes)
     }
@@ -148,6 +174,20 @@ impl Sizes {
     pub(crate) fn decoder_inputs(&self) -> usize {
         let own = self.decoder_width.max(self.decoder_attention).max(self.decoder_feed_forward);
         own.max(self.encoder_width)
+    }
+
+    fn add_ctc(&mut self, model: &Model<'_>, limits: &Limits) -> Result<(), Error> {
+        self.ctc_beam = match limits.decoding {
+            Decoding::Attention => return Ok(()),
+            Decoding::CtcGreedy => 1,
+            Decoding::CtcBeam => limits.beam,
+            Decoding::Rescore { ctc_weight } if (0.0..=100.0).contains(&ctc_weight) => limits.beam,
+            Decoding::Rescore { .. } => {
+                return Err(Error::Limit { name: "ctc_weight", least: 0, most: 100 });
+            }
+        };
+        self.ctc_rows = result_rows(model.ctc().ok_or(Error::NoCtcHead)?.bits);
+        Ok(())
     }
 
     /// Walks the frontend backwards: what a step of the last convolution needs from each one before it.

@@ -8,6 +8,7 @@
 //! caches are full; from then on the encoder's states are not needed and their memory is the decoder's.
 
 use crate::alignment;
+use crate::ctc::{self, CtcBuffers, Hypotheses, HypothesisBuffers};
 use crate::decoder::{self, CrossBuffers, Decoder, DecoderBuffers};
 use crate::encoder::{self, EncoderBuffers, RotaryTables};
 use crate::error::Error;
@@ -15,7 +16,7 @@ use crate::frontend::{self, FrontendBuffers};
 use crate::region::{Buffer, Region, buffers, bytes_of};
 use crate::rotary;
 use crate::search::{Found, Search, SearchBuffers};
-use crate::sizes::{Limits, Sizes, max_tokens};
+use crate::sizes::{Decoding, Limits, Sizes, max_tokens};
 use crate::transcript::{self, Transcript, TranscriptBuffers};
 use crate::{SAMPLE_RATE, project::prefix_mut};
 use kinglet_kernels::Kernels;
@@ -38,6 +39,8 @@ pub enum Stage {
     Frontend,
     /// The encoder.
     Encoder,
+    /// The CTC head and the search over its frames, where they were asked for.
+    Ctc,
     /// Keys and values of cross-attention.
     CrossAttention,
     /// The decoder and the search, token by token.
@@ -53,8 +56,10 @@ pub struct Transcriber<'m, 'r> {
     model: Model<'m>,
     kernels: Kernels,
     sizes: Sizes,
+    decoding: Decoding,
     tables: TableBuffers<'r>,
     result: TranscriptBuffers<'r>,
+    hypotheses: Hypotheses<'r>,
     shared: &'r mut [u8],
     phase: &'r mut [u8],
 }
@@ -67,7 +72,12 @@ pub fn transcriber_memory(model: &Model<'_>, limits: &Limits) -> Result<usize, E
     let sizes = Sizes::of(model, limits)?;
     // The region itself may begin anywhere.
     let slack = crate::region::ALIGNMENT;
-    let parts = [TableBuffers::bytes(&sizes), TranscriptBuffers::bytes(&sizes), shared_bytes(&sizes)];
+    let parts = [
+        TableBuffers::bytes(&sizes),
+        TranscriptBuffers::bytes(&sizes),
+        HypothesisBuffers::bytes(&sizes),
+        shared_bytes(&sizes),
+    ];
     let total = parts.into_iter().fold(phase_bytes(&sizes), usize::saturating_add).saturating_add(slack);
     if total > isize::MAX as usize { Err(Error::TooLarge) } else { Ok(total) }
 }
@@ -80,8 +90,10 @@ pub fn list_buffers(model: &Model<'_>, limits: &Limits, each: &mut dyn FnMut(Buf
     let sizes = Sizes::of(model, limits)?;
     TableBuffers::list(&sizes, each);
     TranscriptBuffers::list(&sizes, each);
+    HypothesisBuffers::list(&sizes, each);
     FrontendBuffers::list(&sizes, each);
     EncoderBuffers::list(&sizes, each);
+    CtcBuffers::list(&sizes, each);
     CrossBuffers::list(&sizes, each);
     DecoderBuffers::list(&sizes, each);
     SearchBuffers::list(&sizes, each);
@@ -95,7 +107,8 @@ fn shared_bytes(sizes: &Sizes) -> usize {
 }
 
 fn phase_bytes(sizes: &Sizes) -> usize {
-    FrontendBuffers::bytes(sizes).max(EncoderBuffers::bytes(sizes)).max(CrossBuffers::bytes(sizes))
+    let before = FrontendBuffers::bytes(sizes).max(EncoderBuffers::bytes(sizes));
+    before.max(CtcBuffers::bytes(sizes)).max(CrossBuffers::bytes(sizes))
 }
 
 impl<'m, 'r> Transcriber<'m, 'r> {
@@ -117,12 +130,16 @@ impl<'m, 'r> Transcriber<'m, 'r> {
         let mut region = Region::new(region);
         let tables = TableBuffers::carve(region.take_bytes(TableBuffers::bytes(&sizes))?, &sizes)?;
         let result = TranscriptBuffers::carve(region.take_bytes(TranscriptBuffers::bytes(&sizes))?, &sizes)?;
+        let hypotheses =
+            HypothesisBuffers::carve(region.take_bytes(HypothesisBuffers::bytes(&sizes))?, &sizes)?;
+        let hypotheses = Hypotheses::new(hypotheses, &sizes);
         let shared = region.take_bytes(shared_bytes(&sizes))?;
         let phase = region.take_bytes(phase_bytes(&sizes))?;
         let (encoder, decoder) = (model.config().encoder, model.config().decoder);
         rotary::fill(encoder.rotary_base, encoder.rotary_width, tables.encoder_cosines, tables.encoder_sines);
         rotary::fill(decoder.rotary_base, decoder.rotary_width, tables.decoder_cosines, tables.decoder_sines);
-        Ok(Self { model, kernels, sizes, tables, result, shared, phase })
+        let decoding = limits.decoding;
+        Ok(Self { model, kernels, sizes, decoding, tables, result, hypotheses, shared, phase })
     }
 
     /// Longest utterance, in samples.
@@ -155,7 +172,10 @@ impl<'m, 'r> Transcriber<'m, 'r> {
             return Ok(Transcript::empty());
         }
         let frames = self.encode(samples, observer)?;
-        let count = self.decode(samples.len(), frames, observer)?;
+        let count = match self.decoding {
+            Decoding::Attention => self.decode(samples.len(), frames, observer)?,
+            _ => self.decode_ctc(samples.len(), frames, observer)?,
+        };
         observer(Stage::Done);
         let frame_seconds = frame_samples(&self.model) as f32 / SAMPLE_RATE as f32;
         Ok(transcript::compose(&self.model.vocabulary(), &mut self.result, count, frame_seconds))
@@ -183,19 +203,11 @@ impl<'m, 'r> Transcriber<'m, 'r> {
         observer: &mut dyn FnMut(Stage),
     ) -> Result<usize, Error> {
         let (kernels, sizes, config) = (self.kernels, &self.sizes, self.model.config());
-        observer(Stage::CrossAttention);
-        let mut cross = CrossBuffers::carve(self.phase, sizes)?;
-        let states = Region::new(self.shared).take::<f32>(sizes.frames * sizes.encoder_width)?;
-        decoder::fill_cross(kernels, &self.model, frames, sizes, states, &mut cross)?;
-        observer(Stage::Decoder);
-        let mut region = Region::new(self.shared);
-        let buffers = DecoderBuffers::carve(region.take_bytes(DecoderBuffers::bytes(sizes))?, sizes)?;
-        let search_buffers = SearchBuffers::carve(region.take_bytes(SearchBuffers::bytes(sizes))?, sizes)?;
-        let rotary = RotaryTables { cosines: self.tables.decoder_cosines, sines: self.tables.decoder_sines };
-        let mut decoder = Decoder::new(kernels, self.model, rotary, frames, sizes, cross, buffers);
+        let memory = DecoderMemory { tables: &self.tables, shared: self.shared, phase: self.phase };
+        let (mut decoder, buffers) = memory.open(kernels, self.model, frames, sizes, observer)?;
         let search = Search {
             kernels,
-            buffers: search_buffers,
+            buffers,
             beam: sizes.beam,
             capacity: sizes.tokens,
             begin: config.tokens.begin,
@@ -206,6 +218,67 @@ impl<'m, 'r> Transcriber<'m, 'r> {
         observer(Stage::Alignment);
         let (attention, sums) = decoder.into_attention();
         store_result(&found, attention, sums, frames, sizes.frame_capacity, &mut self.result)
+    }
+
+    /// The CTC head, its search and, where asked for, the decoder's choice; as [`decode`](Self::decode) otherwise.
+    fn decode_ctc(
+        &mut self,
+        samples: usize,
+        frames: usize,
+        observer: &mut dyn FnMut(Stage),
+    ) -> Result<usize, Error> {
+        let (kernels, sizes, config) = (self.kernels, &self.sizes, self.model.config());
+        let head = self.model.ctc().ok_or(Error::NoCtcHead)?;
+        observer(Stage::Ctc);
+        let buffers = CtcBuffers::carve(self.phase, sizes)?;
+        let states = Region::new(self.shared).take::<f32>(sizes.frames * sizes.encoder_width)?;
+        let allowed = max_tokens(config.tokens.max_per_second, samples).min(sizes.tokens);
+        ctc::search(kernels, &head, frames, states, allowed, buffers, &mut self.hypotheses)?;
+        let best = match self.decoding {
+            Decoding::Rescore { ctc_weight } => {
+                let memory = DecoderMemory { tables: &self.tables, shared: self.shared, phase: self.phase };
+                let (mut decoder, buffers) = memory.open(kernels, self.model, frames, sizes, observer)?;
+                let hypotheses = &mut self.hypotheses;
+                ctc::rescore(kernels, &mut decoder, &config.tokens, ctc_weight, hypotheses, buffers)?
+            }
+            _ => 0,
+        };
+        let tokens = self.hypotheses.tokens(best);
+        let count = tokens.len();
+        prefix_mut(self.result.tokens, count)?.copy_from_slice(tokens);
+        prefix_mut(self.result.spans, count)?.copy_from_slice(self.hypotheses.spans(best));
+        prefix_mut(self.result.scores, count)?.copy_from_slice(self.hypotheses.scores(best));
+        Ok(count)
+    }
+}
+
+/// The memory in which a decoder works once the encoder's states are in `shared`.
+struct DecoderMemory<'t, 'r> {
+    tables: &'t TableBuffers<'r>,
+    shared: &'t mut [u8],
+    phase: &'t mut [u8],
+}
+
+impl<'t> DecoderMemory<'t, '_> {
+    /// Fills the cross-attention caches; the states are gone then.
+    fn open<'m>(
+        self,
+        kernels: Kernels,
+        model: Model<'m>,
+        frames: usize,
+        sizes: &Sizes,
+        observer: &mut dyn FnMut(Stage),
+    ) -> Result<(Decoder<'m, 't>, SearchBuffers<'t>), Error> {
+        observer(Stage::CrossAttention);
+        let mut cross = CrossBuffers::carve(self.phase, sizes)?;
+        let states = Region::new(self.shared).take::<f32>(sizes.frames * sizes.encoder_width)?;
+        decoder::fill_cross(kernels, &model, frames, sizes, states, &mut cross)?;
+        observer(Stage::Decoder);
+        let mut region = Region::new(self.shared);
+        let buffers = DecoderBuffers::carve(region.take_bytes(DecoderBuffers::bytes(sizes))?, sizes)?;
+        let search_buffers = SearchBuffers::carve(region.take_bytes(SearchBuffers::bytes(sizes))?, sizes)?;
+        let rotary = RotaryTables { cosines: self.tables.decoder_cosines, sines: self.tables.decoder_sines };
+        Ok((Decoder::new(kernels, model, rotary, frames, sizes, cross, buffers), search_buffers))
     }
 }
 

@@ -6,12 +6,12 @@
 use kinglet_kernels::Kernels;
 use kinglet_model_format::pack::{Checkpoint, pack};
 use kinglet_model_format::{Model, SectionKind};
-use kinglet_runtime::{Limits, Transcriber, transcriber_memory};
+use kinglet_runtime::{Decoding, Limits, Transcriber, transcriber_memory};
 use std::path::Path;
 
 const HEADER: usize = 64;
 const ENTRY: usize = 32;
-const LIMITS: Limits = Limits { utterance_seconds: 1.0, beam: 2 };
+const LIMITS: Limits = Limits { utterance_seconds: 1.0, beam: 2, decoding: Decoding::Attention };
 /// A changed model may ask for more than the tiny one does; beyond this the caller would refuse.
 const MOST_MEMORY: usize = 64 << 20;
 

@@ -147,7 +147,8 @@ fn measure(
             stage = match entered {
                 Stage::Frontend => 1,
                 Stage::Encoder => 2,
-                Stage::CrossAttention => 3,
+                // The command measures decoding by attention, which has no such stage.
+                Stage::Ctc | Stage::CrossAttention => 3,
                 Stage::Decoder => 4,
                 Stage::Alignment => 5,
                 Stage::Done => 0,

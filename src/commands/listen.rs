@@ -89,7 +89,8 @@ impl Listen {
         }
         let file = self.model.open()?;
         let model = self.model.parse(&file)?;
-        let limits = Limits { utterance_seconds: self.max_utterance, beam: self.beam.into() };
+        let limits =
+            Limits { utterance_seconds: self.max_utterance, beam: self.beam.into(), ..Limits::default() };
         let rules = SegmenterConfig {
             endpoint_silence: self.endpoint_silence,
             ..SegmenterConfig::for_utterances(self.max_utterance)

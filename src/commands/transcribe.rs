@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use kinglet::audio::{AudioError, Input, find_inputs};
 use kinglet::output::{Detail, Format, Segment, TranscriptWriter};
 use kinglet::transcription::{Sink, transcribe};
-use kinglet_runtime::Limits;
+use kinglet_runtime::{Decoding, Limits};
 
 use super::model::ModelOptions;
 use super::progress::Progress;
@@ -34,9 +34,15 @@ pub struct Transcribe {
     /// A line of text, or a subtitle, for each word, with its times
     #[arg(short, long)]
     words: bool,
-    /// Hypotheses that the search follows; 1 is fastest
-    #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
-    beam: u8,
+    /// Hypotheses that the search follows; 1 is fastest and the default but for `ctc-beam` and `rescore`, where it is 8
+    #[arg(short, long, value_parser = clap::value_parser!(u8).range(1..=8))]
+    beam: Option<u8>,
+    /// How text is found; all but `attention` need a model with a CTC head, which `kinglet inspect` shows
+    #[arg(long, value_enum, default_value_t = DecodingName::Attention)]
+    decoding: DecodingName,
+    /// With `--decoding rescore`: how much the CTC head's log probability counts beside the decoder's
+    #[arg(long, value_name = "WEIGHT", default_value_t = 0.5, value_parser = ctc_weight, allow_hyphen_values = true)]
+    ctc_weight: f32,
     /// Threads that recognise, some 8 MB of memory each; 0 is one for each processor
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(..=256))]
     threads: u16,
@@ -50,6 +56,27 @@ enum FormatName {
     Json,
     Srt,
     Vtt,
+}
+
+/// Names of ways to find text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum DecodingName {
+    /// The decoder writes it token by token
+    Attention,
+    /// The most probable token of each frame
+    CtcGreedy,
+    /// Prefix beam search over the frames
+    CtcBeam,
+    /// The decoder chooses among the hypotheses of that search
+    Rescore,
+}
+
+/// A weight from 0 to 100, as the recogniser takes it.
+fn ctc_weight(text: &str) -> Result<f32, String> {
+    text.parse()
+        .ok()
+        .filter(|weight| (0.0..=100.0).contains(weight))
+        .ok_or("give a number from 0 to 100".into())
 }
 
 impl From<FormatName> for Format {
@@ -105,7 +132,7 @@ impl Transcribe {
             current: 0,
             at_fault,
         };
-        let limits = Limits { beam: self.beam.into(), ..Limits::default() };
+        let limits = self.limits();
         let threads = match self.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads.into(),
@@ -113,6 +140,19 @@ impl Transcribe {
         transcribe(&inputs, model, limits, threads, &mut sink)?;
         sink.progress.finish();
         if sink.at_fault { Err(Failure::reported()) } else { Ok(()) }
+    }
+}
+
+impl Transcribe {
+    fn limits(&self) -> Limits {
+        let (decoding, usual_beam) = match self.decoding {
+            DecodingName::Attention => (Decoding::Attention, 1),
+            DecodingName::CtcGreedy => (Decoding::CtcGreedy, 1),
+            DecodingName::CtcBeam => (Decoding::CtcBeam, 8),
+            DecodingName::Rescore => (Decoding::Rescore { ctc_weight: self.ctc_weight }, 8),
+        };
+        let beam = self.beam.unwrap_or(usual_beam).into();
+        Limits { beam, decoding, ..Limits::default() }
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct CheckpointConfig {
     pub(crate) frontend: Frontend,
     pub(crate) encoder: Stack,
     pub(crate) decoder: Stack,
+    #[serde(default)]
+    pub(crate) ctc: Option<Ctc>,
     pub(crate) output: Output,
     pub(crate) tokens: TokenConfig,
     pub(crate) licence: String,
@@ -124,6 +126,14 @@ fn default_rotary_base() -> f32 {
 pub(crate) struct Output {
     pub(crate) vocabulary: usize,
     pub(crate) tied: bool,
+    #[serde(default = "default_bits")]
+    pub(crate) activation_bits: u32,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Ctc {
+    pub(crate) blank: u32,
     #[serde(default = "default_bits")]
     pub(crate) activation_bits: u32,
 }

@@ -59,6 +59,11 @@ impl Packer<'_> {
         let mut slots = SlotList::new();
         self.norm(&mut slots, Role::FinalNorm, "encoder.norm", config.encoder.width)?;
         self.writer.layer(LayerKind::EncoderNorm, [0; 6], slots);
+        if let Some(ctc) = &config.ctc {
+            let mut slots = SlotList::new();
+            self.linear(&mut slots, Role::CtcOutput, "ctc", config.output.vocabulary, config.encoder.width)?;
+            self.writer.layer(LayerKind::Ctc, [ctc.activation_bits, ctc.blank, 0, 0, 0, 0], slots);
+        }
         for index in 0..config.decoder.layers {
             self.decoder_block(index, &config.decoder, config.encoder.width)?;
         }

@@ -1,6 +1,7 @@
 //! Tests that look inside.
 
+mod ctc;
 mod int4;
-mod parity;
+pub(crate) mod parity;
 mod region;
 mod streams;

@@ -17,34 +17,34 @@ use std::vec::Vec;
 use std::{format, vec};
 
 /// Bytes on a 64-byte boundary.
-pub(super) struct Aligned {
+pub(crate) struct Aligned {
     storage: Vec<u8>,
     start: usize,
     length: usize,
 }
 
 impl Aligned {
-    pub(super) fn new(bytes: &[u8]) -> Self {
+    pub(crate) fn new(bytes: &[u8]) -> Self {
         let mut storage = vec![0; bytes.len() + 64];
         let start = storage.as_ptr().align_offset(64);
         storage[start..start + bytes.len()].copy_from_slice(bytes);
         Self { storage, start, length: bytes.len() }
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.storage[self.start..self.start + self.length]
     }
 }
 
-pub(super) fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/data").join(name)
 }
 
-pub(super) fn packed(name: &str) -> Aligned {
+pub(crate) fn packed(name: &str) -> Aligned {
     packed_with(name, &PackOptions::default())
 }
 
-pub(super) fn packed_with(name: &str, options: &PackOptions) -> Aligned {
+pub(crate) fn packed_with(name: &str, options: &PackOptions) -> Aligned {
     let checkpoint = Checkpoint::open(&fixture(name)).expect("the fixture is a checkpoint");
     Aligned::new(&pack_with(&checkpoint, options, &mut |_, _| ()).expect("the fixture packs").bytes)
 }
@@ -95,7 +95,7 @@ fn check(name: &str, tolerance: &Tolerance) {
     let model = Model::parse(file.bytes()).expect("the packed fixture parses");
     let expected = Expected::open(name);
     let samples: Vec<i16> = expected.floats("audio").into_iter().map(quantize_sample).collect();
-    let sizes = Sizes::of(&model, &Limits { utterance_seconds: 2.0, beam: 1 }).expect("sizes");
+    let sizes = Sizes::of(&model, &Limits { utterance_seconds: 2.0, ..Limits::default() }).expect("sizes");
     for kernels in Kernels::available() {
         check_kernels(kernels, &model, &sizes, &samples, &expected, tolerance);
     }

@@ -8,7 +8,7 @@ use kinglet_model_format::pack::{PackOptions, Weights};
 use std::vec;
 use std::vec::Vec;
 
-fn noise(count: usize, amplitude: i32) -> Vec<i16> {
+pub(super) fn noise(count: usize, amplitude: i32) -> Vec<i16> {
     let mut state = 1u32;
     (0..count)
         .map(|_| {
@@ -19,7 +19,7 @@ fn noise(count: usize, amplitude: i32) -> Vec<i16> {
 }
 
 fn tokens(model: Model<'_>, kernels: Kernels, beam: usize, samples: &[i16]) -> Vec<u32> {
-    let limits = Limits { utterance_seconds: 2.0, beam };
+    let limits = Limits { utterance_seconds: 2.0, beam, ..Limits::default() };
     let mut region = vec![0xa5; transcriber_memory(&model, &limits).expect("a size")];
     let mut transcriber = Transcriber::new(model, kernels, limits, &mut region).expect("a transcriber");
     let transcript = transcriber.transcribe(samples).expect("a transcript");
@@ -60,7 +60,7 @@ fn every_instruction_set_gives_the_same_tokens() {
 fn an_utterance_does_not_depend_on_the_one_before() {
     let file = packed("tiny");
     let model = Model::parse(file.bytes()).expect("a model");
-    let limits = Limits { utterance_seconds: 2.0, beam: 2 };
+    let limits = Limits { utterance_seconds: 2.0, beam: 2, ..Limits::default() };
     let mut region = vec![0; transcriber_memory(&model, &limits).expect("a size")];
     let mut transcriber = Transcriber::new(model, Kernels::detect(), limits, &mut region).expect("ready");
     let (first, second) = (noise(17_000, 3000), noise(9_000, 30_000));
@@ -76,7 +76,7 @@ fn extreme_samples_give_a_transcript_and_too_many_an_error() {
     for sample in [0, i16::MIN, i16::MAX] {
         tokens(model, Kernels::detect(), 1, &vec![sample; 16_000]);
     }
-    let limits = Limits { utterance_seconds: 1.0, beam: 1 };
+    let limits = Limits { utterance_seconds: 1.0, beam: 1, ..Limits::default() };
     let mut region = vec![0; transcriber_memory(&model, &limits).expect("a size")];
     let mut transcriber = Transcriber::new(model, Kernels::detect(), limits, &mut region).expect("ready");
     assert!(transcriber.transcribe(&[0; 16_001]).is_err());
