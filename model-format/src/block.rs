@@ -2,9 +2,10 @@
 
 use crate::config::{Activation, ActivationBits, Config, MAX_WIDTH, StackConfig};
 use crate::error::Rule;
-use crate::layer::{Layer, Part, Role, Slot};
+use crate::layer::{Layer, Part, Parts, Role};
 use crate::matrix::Matrix;
 use crate::memory::Memory;
+use crate::residual::LowRank;
 use crate::tensor::TensorTable;
 
 /// A norm over the values of a frame.
@@ -16,13 +17,24 @@ pub struct Norm<'a> {
     pub bias: Option<&'a [f32]>,
 }
 
-/// A matrix and its bias.
+/// A matrix, its bias, and what the layer adds to a matrix that it shares.
 #[derive(Debug, Clone, Copy)]
 pub struct Linear<'a> {
     /// `[outputs, inputs]`.
     pub weight: Matrix<'a>,
     /// `[outputs]`.
     pub bias: Option<&'a [f32]>,
+    /// Added to the matrix.
+    pub residual: Option<LowRank<'a>>,
+    /// `[outputs]`, added to the diagonal of a square matrix.
+    pub diagonal: Option<&'a [f32]>,
+}
+
+impl<'a> Linear<'a> {
+    /// A matrix and its bias, with nothing added.
+    pub fn new(weight: Matrix<'a>, bias: Option<&'a [f32]>) -> Self {
+        Self { weight, bias, residual: None, diagonal: None }
+    }
 }
 
 /// The matrices of an attention.
@@ -391,12 +403,42 @@ impl<'a> Resolver<'a> {
     }
 
     fn linear(&self, role: Role, outputs: usize, inputs: usize) -> Result<Linear<'a>, Rule> {
-        let id = self.layer.slot(role, Part::Weight).ok_or(self.missing(role))?;
-        let weight = self.tensors.get(id).and_then(|tensor| tensor.matrix()).ok_or(self.misfit(role))?;
-        if weight.outputs() != outputs || weight.inputs() != inputs {
+        let parts = self.layer.parts(role);
+        Ok(Linear {
+            weight: self.matrix(role, parts.id(Part::Weight), outputs, inputs)?,
+            bias: self.vector(role, parts.id(Part::Bias), outputs)?,
+            residual: self.residual(role, parts, outputs, inputs)?,
+            diagonal: match parts.id(Part::Diagonal) {
+                Some(_) if outputs != inputs => return Err(self.misfit(role)),
+                id => self.vector(role, id, outputs)?,
+            },
+        })
+    }
+
+    fn residual(
+        &self,
+        role: Role,
+        parts: Parts,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Option<LowRank<'a>>, Rule> {
+        let [left, right] = [Part::ResidualLeft, Part::ResidualRight].map(|part| parts.id(part));
+        if left.is_none() && right.is_none() {
+            return Ok(None);
+        }
+        let rank = right.and_then(|id| self.tensors.get(id)).map_or(0, |tensor| tensor.outputs);
+        if rank > outputs.min(inputs) {
             return Err(self.misfit(role));
         }
-        Ok(Linear { weight, bias: self.optional_vector(role, Part::Bias, outputs)? })
+        let right = self.matrix(role, right, rank, inputs)?;
+        Ok(Some(LowRank { left: self.matrix(role, left, outputs, rank)?, right }))
+    }
+
+    fn matrix(&self, role: Role, id: Option<u32>, outputs: usize, inputs: usize) -> Result<Matrix<'a>, Rule> {
+        let tensor = self.tensors.get(id.ok_or(self.missing(role))?);
+        let matrix = tensor.and_then(|tensor| tensor.matrix());
+        let fits = |matrix: &Matrix<'_>| matrix.outputs() == outputs && matrix.inputs() == inputs;
+        matrix.filter(fits).ok_or(self.misfit(role))
     }
 
     fn norm(&self, role: Role, width: usize) -> Result<Norm<'a>, Rule> {
@@ -405,7 +447,11 @@ impl<'a> Resolver<'a> {
     }
 
     fn optional_vector(&self, role: Role, part: Part, length: usize) -> Result<Option<&'a [f32]>, Rule> {
-        let Some(id) = self.layer.slot(role, part) else {
+        self.vector(role, self.layer.slot(role, part), length)
+    }
+
+    fn vector(&self, role: Role, id: Option<u32>, length: usize) -> Result<Option<&'a [f32]>, Rule> {
+        let Some(id) = id else {
             return Ok(None);
         };
         let vector = self.tensors.get(id).and_then(|tensor| tensor.vector());
@@ -422,9 +468,7 @@ impl<'a> Resolver<'a> {
 
     /// No role outside `roles`, and no parameter from `parameters` on.
     fn only(&self, roles: &[Role], parameters: usize) -> Result<(), Rule> {
-        let known =
-            |slot: &Slot| roles.contains(&slot.role) && matches!(slot.part, Part::Weight | Part::Bias);
-        if self.layer.slots().any(|slot| !known(&slot)) {
+        if self.layer.slots().any(|slot| !roles.contains(&slot.role)) {
             return Err(Rule::SlotUnknown { layer: self.layer.index });
         }
         if self.layer.parameters.iter().skip(parameters).any(|&value| value != 0) {

@@ -114,6 +114,16 @@ pub enum Rule {
         /// The role that does not fit.
         role: &'static str,
     },
+    /// A residual or diagonal stands beside a matrix that no other layer names.
+    #[error(
+        "layer {layer}, `{role}`: only a matrix that another layer shares may have a residual or diagonal"
+    )]
+    NotShared {
+        /// Position of the layer in the table.
+        layer: u32,
+        /// The role of the matrix.
+        role: &'static str,
+    },
     /// The layers are not the ones that the config describes, in its order.
     #[error("the layers are not the ones that the config describes")]
     LayerOrder,

@@ -179,7 +179,7 @@ impl Role {
 }
 
 /// Which part of its role a tensor is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
     /// The weights.
     Weight,
@@ -197,7 +197,6 @@ impl Part {
     pub(crate) const ALL: [Part; 5] =
         [Self::Weight, Self::Bias, Self::ResidualLeft, Self::ResidualRight, Self::Diagonal];
 
-    #[cfg(feature = "pack")]
     pub(crate) fn code(self) -> u16 {
         self as u16 + 1
     }
@@ -212,6 +211,16 @@ pub struct Slot {
     pub part: Part,
     /// The tensor's id.
     pub tensor: u32,
+}
+
+/// The tensors of one role, by part.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Parts([Option<u32>; Part::ALL.len()]);
+
+impl Parts {
+    pub(crate) fn id(&self, part: Part) -> Option<u32> {
+        self.0.get(part as usize).copied().flatten()
+    }
 }
 
 /// One layer: its kind, six parameters whose meaning the kind gives, and the tensors that it names.
@@ -234,6 +243,23 @@ impl<'a> Layer<'a> {
     /// The id for a role and part, if the layer names one.
     pub fn slot(&self, role: Role, part: Part) -> Option<u32> {
         self.slots().find(|slot| slot.role == role && slot.part == part).map(|slot| slot.tensor)
+    }
+
+    /// All the tensors that the layer names for a role, in one walk: blocks are looked up anew for every token.
+    pub(crate) fn parts(&self, role: Role) -> Parts {
+        let mut parts = Parts::default();
+        for slot in self.slots().filter(|slot| slot.role == role) {
+            if let Some(id) = parts.0.get_mut(slot.part as usize) {
+                *id = Some(slot.tensor);
+            }
+        }
+        parts
+    }
+
+    /// Whether the layer names this tensor as a weight. Compares bytes, as a damaged file may ask for it very often.
+    pub(crate) fn names_weight(&self, tensor: u32) -> bool {
+        let (part, id) = (Part::Weight.code().to_le_bytes(), tensor.to_le_bytes());
+        self.slots.chunks_exact(SLOT_LENGTH).any(|slot| slot.ends_with(&id) && slot[2..4] == part)
     }
 
     fn check_slots(&self, tensors: usize) -> Result<(), Rule> {

@@ -30,6 +30,7 @@ mod matrix;
 mod tensor;
 mod layer;
 mod memory;
+mod residual;
 mod block;
 mod text;
 mod model;
@@ -52,6 +53,7 @@ pub use matrix::{
 };
 pub use memory::Memory;
 pub use model::{Model, Verify};
+pub use residual::LowRank;
 pub use section::{ALIGNMENT, MAGIC, Section, SectionKind, VERSION};
 pub use tensor::{Tensor, TensorKind, TensorTable};
 pub use text::{Texts, Vocabulary};

@@ -4,6 +4,7 @@ use crate::block::{Convolution, CtcHead, DecoderBlock, EncoderBlock, Norm, Outpu
 use crate::config::Config;
 use crate::error::{FormatError, Rule};
 use crate::layer::{Layer, LayerKind, LayerTable};
+use crate::residual::check_sharing;
 use crate::section::{Section, SectionKind, parse_sections};
 use crate::tensor::TensorTable;
 use crate::text::{Texts, Vocabulary};
@@ -153,6 +154,7 @@ fn check_layers<'a>(
     tensors: TensorTable<'a>,
     layers: LayerTable<'a>,
 ) -> Result<(Norm<'a>, Option<CtcHead<'a>>, OutputHead<'a>), Rule> {
+    check_sharing(layers)?;
     let mut remaining = layers.iter();
     let mut next = |kind: LayerKind| match remaining.next() {
         Some(layer) if layer.kind == kind => Ok(Resolver { tensors, layer }),

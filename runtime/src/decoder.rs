@@ -8,6 +8,7 @@ use crate::encoder::{RotaryTables, attention_shape, feed_forward, norm_rows};
 use crate::error::Error;
 use crate::project::{Input, Rounding, part, part_mut, prefix, prefix_mut};
 use crate::region::buffers;
+use crate::residual::Need;
 use crate::sizes::Sizes;
 use kinglet_kernels::{Cache, CacheMut, Kernels, Rows, dequantize_int4_row, dequantize_row};
 use kinglet_model_format::{
@@ -30,10 +31,12 @@ buffers! {
         value_scales: [f32; sizes.decoder_layers * sizes.decoder_heads * sizes.frame_capacity],
         /// `[CACHE_FRAMES, attention width]`.
         projected: [f32; CACHE_FRAMES * sizes.decoder_attention],
-        /// `[CACHE_FRAMES, width]` quantized.
-        rows: [i8; Kernels::quantized_bytes(CACHE_FRAMES, sizes.encoder_width)],
-        /// `[CACHE_FRAMES]`.
-        row_scales: [f32; CACHE_FRAMES],
+        /// Room for residuals.
+        spare: [f32; Need::decoder(sizes, CACHE_FRAMES).floats],
+        /// `[CACHE_FRAMES, width]` quantized; and room for residuals.
+        rows: [i8; Kernels::quantized_bytes(CACHE_FRAMES, sizes.encoder_width) + Need::decoder(sizes, CACHE_FRAMES).bytes],
+        /// `[CACHE_FRAMES]`; and room for residuals.
+        row_scales: [f32; CACHE_FRAMES + Need::decoder(sizes, CACHE_FRAMES).scales],
     }
 }
 
@@ -68,12 +71,12 @@ buffers! {
         middle: [f32; sizes.beam * sizes.decoder_rows * sizes.decoder_feed_forward],
         /// `[beam, feed-forward width]`, where there is a gate.
         gate: [f32; if sizes.decoder_gate { sizes.beam * sizes.decoder_rows * sizes.decoder_feed_forward } else { 0 }],
-        /// `[2 beam, inputs]`, where a block splits rows.
-        split: [f32; Sizes::split(sizes.beam, sizes.decoder_rows, sizes.decoder_inputs())],
-        /// `[beam or 2 beam, inputs]` quantized.
-        rows: [i8; Kernels::quantized_bytes(sizes.beam * sizes.decoder_rows, sizes.decoder_inputs())],
-        /// `[beam or 2 beam]`.
-        row_scales: [f32; sizes.beam * sizes.decoder_rows],
+        /// `[2 beam, inputs]`, where a block splits rows; and room for residuals.
+        split: [f32; Sizes::split(sizes.beam, sizes.decoder_rows, sizes.decoder_inputs()).max(Need::decoder(sizes, sizes.beam).floats)],
+        /// `[beam or 2 beam, inputs]` quantized; and room for residuals.
+        rows: [i8; Kernels::quantized_bytes(sizes.beam * sizes.decoder_rows, sizes.decoder_inputs()) + Need::decoder(sizes, sizes.beam).bytes],
+        /// `[beam or 2 beam]`; and room for residuals.
+        row_scales: [f32; sizes.beam * sizes.decoder_rows + Need::decoder(sizes, sizes.beam).scales],
         /// `[beam, vocabulary]`.
         logits: [f32; sizes.beam * sizes.decoder_rows * sizes.vocabulary],
     }
@@ -117,12 +120,12 @@ pub(crate) fn fill_cross(
     let (width, config) = (model.config().encoder.width, model.config().decoder);
     let inner = config.attention_width();
     let capacity = sizes.frame_capacity;
-    let CrossBuffers { keys, values, key_scales, value_scales, projected, rows, row_scales } = cross;
+    let CrossBuffers { keys, values, key_scales, value_scales, projected, spare, rows, row_scales } = cross;
     for first in (0..frames).step_by(CACHE_FRAMES) {
         let count = CACHE_FRAMES.min(frames - first);
         let source = Rows { values: part(states, first * width, count * width)?, stride: width };
         // What comes of it is kept as int8: sixteen bits here would be lost there.
-        let mut rounding = Rounding { split: &mut [], rows, scales: row_scales };
+        let mut rounding = Rounding { split: spare, rows, scales: row_scales };
         let input = Input::new(kernels, ActivationBits::Eight, source, count, width, &mut rounding)?;
         for (layer, block) in model.decoder_blocks().enumerate() {
             let Some(CrossAttention { attention, .. }) = &block.cross else { continue };

@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::frontend::activate;
 use crate::project::{Input, Rounding, part, part_mut, prefix, prefix_mut, result_rows};
 use crate::region::buffers;
+use crate::residual::Need;
 use crate::sizes::{ROWS, Sizes};
 use kinglet_kernels::{AttentionShape, Kernels, Rows, attend_scratch};
 use kinglet_model_format::{ActivationBits, EncoderBlock, FeedForward, Model, Norm, StackConfig};
@@ -31,12 +32,12 @@ buffers! {
         middle: [f32; ROWS * sizes.encoder_rows * sizes.encoder_feed_forward],
         /// `[ROWS, feed-forward width]`, where there is a gate.
         gate: [f32; if sizes.encoder_gate { ROWS * sizes.encoder_rows * sizes.encoder_feed_forward } else { 0 }],
-        /// `[2 ROWS, inputs]`, where a block splits rows.
-        split: [f32; Sizes::split(ROWS, sizes.encoder_rows, sizes.encoder_inputs())],
-        /// `[ROWS or 2 ROWS, inputs]` quantized.
-        rows: [i8; Kernels::quantized_bytes(ROWS * sizes.encoder_rows, sizes.encoder_inputs())],
-        /// `[ROWS or 2 ROWS]`.
-        row_scales: [f32; ROWS * sizes.encoder_rows],
+        /// `[2 ROWS, inputs]`, where a block splits rows; and room for residuals.
+        split: [f32; Sizes::split(ROWS, sizes.encoder_rows, sizes.encoder_inputs()).max(Need::encoder(sizes, ROWS).floats)],
+        /// `[ROWS or 2 ROWS, inputs]` quantized; and room for residuals.
+        rows: [i8; Kernels::quantized_bytes(ROWS * sizes.encoder_rows, sizes.encoder_inputs()) + Need::encoder(sizes, ROWS).bytes],
+        /// `[ROWS or 2 ROWS]`; and room for residuals.
+        row_scales: [f32; ROWS * sizes.encoder_rows + Need::encoder(sizes, ROWS).scales],
     }
 }
 

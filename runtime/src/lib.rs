@@ -21,6 +21,7 @@ mod error;
 mod region;
 mod sizes;
 mod project;
+mod residual;
 mod voice_activity;
 mod segmenter;
 mod frontend;

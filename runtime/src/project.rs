@@ -1,12 +1,15 @@
 //! Rows through a matrix: rounded once, multiplied by as many matrices as need them.
 
 use crate::error::Error;
+use crate::residual::Spare;
+use core::cell::Cell;
 use kinglet_kernels::{KernelError, Kernels, QuantizedRows, Rows};
 use kinglet_model_format::{ActivationBits, Linear, Matrix};
 
-/// Room to round rows in: for `n` rows of `i` inputs at sixteen bits, `2 n` rows everywhere.
+/// Room to round rows in: for `n` rows of `i` inputs at sixteen bits, `2 n` rows everywhere. Where layers add to shared
+/// matrices, each has [`Need`](crate::residual::Need) more, and `split` at least that.
 pub(crate) struct Rounding<'a> {
-    /// `[2 rows, inputs]`; not used at eight bits.
+    /// `[2 rows, inputs]` while rows are rounded to sixteen bits, then room for residuals.
     pub(crate) split: &'a mut [f32],
     /// [`Kernels::quantized_bytes`] of the rows, of twice as many at sixteen bits.
     pub(crate) rows: &'a mut [i8],
@@ -16,11 +19,13 @@ pub(crate) struct Rounding<'a> {
 
 /// Rows of floats, in the forms that matrices take.
 pub(crate) struct Input<'a> {
-    kernels: Kernels,
-    source: Rows<'a>,
-    rows: usize,
-    bits: ActivationBits,
+    pub(crate) kernels: Kernels,
+    pub(crate) source: Rows<'a>,
+    pub(crate) rows: usize,
+    pub(crate) bits: ActivationBits,
     quantized: QuantizedRows<'a>,
+    /// Taken by one product at a time.
+    spare: Cell<Spare<'a>>,
 }
 
 /// Values that the result of [`Input::times`] needs for one row of one output.
@@ -42,6 +47,9 @@ impl<'a> Input<'a> {
         rounding: &'a mut Rounding<'_>,
     ) -> Result<Self, Error> {
         let Rounding { split, rows: values, scales } = rounding;
+        let copies = rows * result_rows(bits);
+        let (values, spare_rows) = split_at(values, Kernels::quantized_bytes(copies, inputs));
+        let (scales, spare_scales) = split_at(scales, copies);
         let quantized = match bits {
             ActivationBits::Eight => {
                 kernels.quantize_rows(source.values, source.stride, rows, inputs, values, scales)?
@@ -51,31 +59,49 @@ impl<'a> Input<'a> {
                 kernels.quantize_rows(split, inputs, 2 * rows, inputs, values, scales)?
             }
         };
-        Ok(Self { kernels, source, rows, bits, quantized })
+        let spare = Cell::new(Spare { floats: split, rows: spare_rows, scales: spare_scales });
+        Ok(Self { kernels, source, rows, bits, quantized, spare })
     }
 
     /// `out = rows x weights + bias`, `[rows, outputs]`. `out` must have room for [`result_rows`] times as many rows.
     pub(crate) fn times(&self, linear: &Linear<'_>, out: &mut [f32]) -> Result<(), Error> {
-        let outputs = linear.weight.outputs();
-        match (&linear.weight, self.bits) {
+        self.product(&linear.weight, linear.bias, out)?;
+        if let Some(residual) = &linear.residual {
+            let mut spare = self.spare.take();
+            let added = self.add_residual(residual, &mut spare, out);
+            self.spare.set(spare);
+            added?;
+        }
+        linear.diagonal.map_or(Ok(()), |diagonal| self.add_diagonal(diagonal, out))
+    }
+
+    /// [`times`](Self::times) for a matrix to which nothing is added but a bias.
+    pub(crate) fn product(
+        &self,
+        weight: &Matrix<'_>,
+        bias: Option<&[f32]>,
+        out: &mut [f32],
+    ) -> Result<(), Error> {
+        let outputs = weight.outputs();
+        match (weight, self.bits) {
             (Matrix::Int8(weights), ActivationBits::Eight) => {
-                self.kernels.matmul(&self.quantized, weights, linear.bias, out, outputs)?;
+                self.kernels.matmul(&self.quantized, weights, bias, out, outputs)?;
             }
             (Matrix::Int8(weights), ActivationBits::Sixteen) => {
                 self.kernels.matmul(&self.quantized, weights, None, out, outputs)?;
-                self.join(linear.bias, out, outputs)?;
+                self.join(bias, out, outputs)?;
             }
             (Matrix::Float(weights), _) => {
                 let (inputs, values) = (weights.inputs(), weights.values());
                 let (source, rows) = (self.source, self.rows);
-                self.kernels.matmul_f32(source, rows, inputs, outputs, values, linear.bias, out, outputs)?;
+                self.kernels.matmul_f32(source, rows, inputs, outputs, values, bias, out, outputs)?;
             }
             (Matrix::Int4(weights), ActivationBits::Eight) => {
-                self.kernels.matmul_int4(&self.quantized, weights, linear.bias, out, outputs)?;
+                self.kernels.matmul_int4(&self.quantized, weights, bias, out, outputs)?;
             }
             (Matrix::Int4(weights), ActivationBits::Sixteen) => {
                 self.kernels.matmul_int4(&self.quantized, weights, None, out, outputs)?;
-                self.join(linear.bias, out, outputs)?;
+                self.join(bias, out, outputs)?;
             }
         }
         Ok(())
@@ -96,6 +122,11 @@ impl<'a> Input<'a> {
         }
         Ok(())
     }
+}
+
+/// The first `length` values and the rest; all and none where there are fewer.
+fn split_at<T>(slice: &mut [T], length: usize) -> (&mut [T], &mut [T]) {
+    slice.split_at_mut(length.min(slice.len()))
 }
 
 /// The first `length` values, as an error instead of a panic where there are fewer.

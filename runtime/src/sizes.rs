@@ -3,8 +3,9 @@
 use crate::SAMPLE_RATE;
 use crate::error::Error;
 use crate::project::result_rows;
+use crate::residual::largest_rank;
 use kinglet_model_format::{
-    Activation, ActivationBits, Convolution, DecoderBlock, FrontendKind, Matrix, Model, Positions,
+    Activation, ActivationBits, Convolution, DecoderBlock, FrontendKind, LayerKind, Matrix, Model, Positions,
 };
 
 /// Frames that one step of the frontend makes.
@@ -70,6 +71,8 @@ pub(crate) struct Sizes {
     pub(crate) encoder_head: usize,
     /// Rows that stand for one row of the encoder's matrix inputs, at most: 1 or 2.
     pub(crate) encoder_rows: usize,
+    /// Largest rank of what an encoder block adds to a shared matrix; zero where none does.
+    pub(crate) encoder_rank: usize,
     pub(crate) encoder_gate: bool,
     pub(crate) encoder_rotary: usize,
     pub(crate) decoder_layers: usize,
@@ -79,6 +82,8 @@ pub(crate) struct Sizes {
     pub(crate) decoder_feed_forward: usize,
     /// Rows that stand for one row of the decoder's matrix inputs, at most: 1 or 2.
     pub(crate) decoder_rows: usize,
+    /// Largest rank of what a decoder block adds to a shared matrix; zero where none does.
+    pub(crate) decoder_rank: usize,
     pub(crate) decoder_gate: bool,
     pub(crate) decoder_rotary: usize,
     pub(crate) vocabulary: usize,
@@ -134,6 +139,7 @@ impl Sizes {
             encoder_rows: block_rows(
                 model.encoder_blocks().map(|block| (block.bits, block.feed_forward.down_bits)),
             ),
+            encoder_rank: largest_rank(model, LayerKind::EncoderBlock),
             encoder_gate: config.encoder.activation == Activation::SwiGlu,
             encoder_rotary: config.encoder.rotary_width,
             decoder_layers: config.decoder.layers,
@@ -142,6 +148,7 @@ impl Sizes {
             decoder_attention: config.decoder.attention_width(),
             decoder_feed_forward: config.decoder.feed_forward,
             decoder_rows: decoder_rows(model),
+            decoder_rank: largest_rank(model, LayerKind::DecoderBlock),
             decoder_gate: config.decoder.activation == Activation::SwiGlu,
             decoder_rotary: config.decoder.rotary_width,
             vocabulary: config.vocabulary,

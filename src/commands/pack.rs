@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use kinglet_model_format::pack::{Checkpoint, PackOptions, Packed, Weights, pack_with};
+use kinglet_model_format::pack::{Checkpoint, Groups, PackOptions, Packed, Sharing, Weights, pack_with};
 
 use crate::failure::Failure;
 use crate::partial_file::PartialFile;
@@ -15,7 +15,8 @@ use crate::partial_file::PartialFile;
 #[command(
     after_help = "The folder holds model.safetensors, config.json and vocabulary.txt, as training/ writes them.\n\n\
 Examples:\n  kinglet pack training/out/tiny-en -o models/en.kgl\n  \
-kinglet pack training/out/tiny-en --embedding int4-groups -o small.kgl"
+kinglet pack training/out/tiny-en --embedding int4-groups -o small.kgl\n  \
+kinglet pack training/out/tiny-en --share encoder=3,decoder=3 --residual-rank 16 -o shared.kgl"
 )]
 pub struct Pack {
     /// The checkpoint folder
@@ -29,6 +30,15 @@ pub struct Pack {
     /// How the embedding is stored, and the output matrix if it is another
     #[arg(long, value_enum, default_value = "int8")]
     embedding: Storage,
+    /// Make layers that follow each other share their matrices, as in `encoder=3,decoder=3`: the mean of each 3
+    #[arg(long, value_name = "GROUPS")]
+    share: Option<Groups>,
+    /// Rank of what each layer that shares adds to the shared matrix, best a multiple of 16
+    #[arg(long, value_name = "RANK", default_value_t = 0, requires = "share")]
+    residual_rank: usize,
+    /// Let each layer that shares add to the diagonal of square matrices, too
+    #[arg(long, requires = "share")]
+    residual_diagonal: bool,
 }
 
 /// Names of ways to store weights.
@@ -62,7 +72,12 @@ impl Pack {
             ProgressStyle::with_template("{bar:40} {pos}/{len} tensors")
                 .unwrap_or(ProgressStyle::default_bar()),
         );
-        let options = PackOptions { weights: self.weights.into(), embedding: self.embedding.into() };
+        let sharing = Sharing {
+            groups: self.share.unwrap_or_default(),
+            residual_rank: self.residual_rank,
+            diagonal: self.residual_diagonal,
+        };
+        let options = PackOptions { weights: self.weights.into(), embedding: self.embedding.into(), sharing };
         let packed = pack_with(&checkpoint, &options, &mut |done, all| {
             bar.set_length(all as u64);
             bar.set_position(done as u64);
@@ -94,6 +109,18 @@ fn report(packed: &Packed, name: &str) -> io::Result<()> {
             "-".into()
         };
         writeln!(out, "{kind:<10} {shape:>14} {:>11} {error:>9}  {}", tensor.bytes, tensor.name)?;
+    }
+    if !packed.shared.is_empty() {
+        writeln!(
+            out,
+            "\n{:>9} {:>5} {:>9}  shared in place of, before rounding",
+            "error", "rank", "with it"
+        )?;
+        for matrix in &packed.shared {
+            let [alone, with] =
+                [matrix.shared_error, matrix.relative_error].map(|error| format!("{:.2} %", error * 100.0));
+            writeln!(out, "{alone:>9} {:>5} {with:>9}  {}", matrix.rank, matrix.name)?;
+        }
     }
     writeln!(out, "{} bytes in {name}", packed.bytes.len())
 }

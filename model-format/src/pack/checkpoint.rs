@@ -24,6 +24,18 @@ pub(crate) struct CheckpointConfig {
     pub(crate) tokens: TokenConfig,
     pub(crate) licence: String,
     pub(crate) provenance: String,
+    #[serde(default)]
+    pub(crate) share: ShareConfig,
+}
+
+/// For each layer of a stack the layer whose matrices it uses, itself where it has its own.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ShareConfig {
+    #[serde(default)]
+    pub(crate) encoder: Option<Vec<usize>>,
+    #[serde(default)]
+    pub(crate) decoder: Option<Vec<usize>>,
 }
 
 impl CheckpointConfig {
@@ -182,6 +194,11 @@ impl Checkpoint {
         self.view()
             .map(|view| view.names().into_iter().map(|name| name.to_string()).collect())
             .unwrap_or_default()
+    }
+
+    /// The shape of a tensor, if it is there.
+    pub(crate) fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        Some(self.view()?.tensor(name).ok()?.shape().to_vec())
     }
 
     /// The f32 values of a tensor, which must be there in this shape and finite.

@@ -65,6 +65,9 @@ pub enum PackError {
     /// The checkpoint holds tensors that the config does not use.
     #[error("the checkpoint holds tensors that its config does not use: {}", .0.join(", "))]
     Unused(Vec<String>),
+    /// Layers cannot share what they are said to.
+    #[error("sharing: {0}")]
+    Share(String),
     /// A line of `vocabulary.txt` is not hexadecimal, or there are too few or many.
     #[error("vocabulary.txt: {0}")]
     Vocabulary(String),

@@ -7,14 +7,17 @@
 mod checkpoint;
 mod error;
 mod lay_out;
+mod low_rank;
 mod network;
 mod options;
+mod share;
 mod writer;
 
 pub use checkpoint::Checkpoint;
 pub use error::PackError;
 pub use lay_out::TensorReport;
 pub use options::{PackOptions, Weights};
+pub use share::{Groups, ShareReport, Sharing};
 
 use std::vec::Vec;
 
@@ -25,6 +28,8 @@ pub struct Packed {
     pub bytes: Vec<u8>,
     /// What was done with each tensor, in the order of the ids.
     pub tensors: Vec<TensorReport>,
+    /// What was done with each matrix that layers were made to share, in the order of the layers.
+    pub shared: Vec<ShareReport>,
 }
 
 /// Packs a checkpoint with every matrix in int8. `progress` is called before each tensor with tensors done and in all.
@@ -39,15 +44,15 @@ pub fn pack(checkpoint: &Checkpoint, progress: &mut dyn FnMut(usize, usize)) -> 
 ///
 /// # Errors
 /// When a tensor is missing, has another shape than the config says or holds a value that is not finite,
-/// when one is left over, or when a text or size is outside the format's limits.
+/// when one is left over, when layers cannot share as they should, or when a text or size is outside the format's limits.
 pub fn pack_with(
     checkpoint: &Checkpoint,
     options: &PackOptions,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Packed, PackError> {
     let mut writer = writer::Writer::new();
-    network::write_network(checkpoint, options, &mut writer, progress)?;
+    let shared = network::write_network(checkpoint, options, &mut writer, progress)?;
     let tensors = writer.reports();
     let bytes = writer.finish(checkpoint)?;
-    Ok(Packed { bytes, tensors })
+    Ok(Packed { bytes, tensors, shared })
 }

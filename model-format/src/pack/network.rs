@@ -4,10 +4,11 @@ use super::checkpoint::{Checkpoint, ConvolutionConfig, DecoderParts, Stack};
 use super::error::PackError;
 use super::lay_out::{StoredTensor, store_float, store_vector};
 use super::options::PackOptions;
+use super::share::{self, ShareReport, SharedMatrix, StackPlan};
 use super::writer::{SlotList, Writer, activation_code};
 use crate::block::DecoderForm;
 use crate::layer::{LayerKind, Part, Role};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::format;
 use std::string::String;
 use std::vec::Vec;
@@ -19,25 +20,31 @@ pub(crate) fn write_network(
     options: &PackOptions,
     writer: &mut Writer,
     progress: Progress<'_>,
-) -> Result<(), PackError> {
-    let names: BTreeSet<String> = checkpoint.names().into_iter().collect();
-    let mut packer =
-        Packer { checkpoint, options, writer, progress, unused: names.clone(), total: names.len() };
+) -> Result<Vec<ShareReport>, PackError> {
+    let unused: BTreeSet<String> = checkpoint.names().into_iter().collect();
+    let share = share::plan(&checkpoint.config, &options.sharing)?;
+    let total = unused.len();
+    let (shared, reports) = (BTreeMap::new(), Vec::new());
+    let mut packer = Packer { checkpoint, options, writer, progress, unused, total, share, shared, reports };
     packer.write()?;
     if packer.unused.is_empty() {
-        Ok(())
+        Ok(packer.reports)
     } else {
         Err(PackError::Unused(packer.unused.into_iter().collect()))
     }
 }
 
-struct Packer<'a> {
-    checkpoint: &'a Checkpoint,
-    options: &'a PackOptions,
-    writer: &'a mut Writer,
+pub(super) struct Packer<'a> {
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) options: &'a PackOptions,
+    pub(super) writer: &'a mut Writer,
     progress: Progress<'a>,
-    unused: BTreeSet<String>,
+    pub(super) unused: BTreeSet<String>,
     total: usize,
+    pub(super) share: [StackPlan; 2],
+    /// By name, without `.weight`.
+    pub(super) shared: BTreeMap<String, SharedMatrix>,
+    pub(super) reports: Vec<ShareReport>,
 }
 
 impl Packer<'_> {
@@ -214,13 +221,15 @@ impl Packer<'_> {
         outputs: usize,
         inputs: usize,
     ) -> Result<(), PackError> {
-        let name = format!("{prefix}.weight");
-        let rows = self.take(&name, &[outputs, inputs])?;
         let weights = match role {
             Role::Embedding | Role::Vocabulary => self.options.embedding,
             _ => self.options.weights,
         };
-        self.put(slots, role, Part::Weight, weights.store(&name, &rows, outputs, inputs));
+        if !self.shared_matrix(slots, role, prefix, weights, [outputs, inputs])? {
+            let name = format!("{prefix}.weight");
+            let rows = self.take(&name, &[outputs, inputs])?;
+            self.put(slots, role, Part::Weight, weights.store(&name, &rows, outputs, inputs));
+        }
         self.bias(slots, role, prefix, outputs)
     }
 
@@ -252,14 +261,14 @@ impl Packer<'_> {
         Ok(())
     }
 
-    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, PackError> {
+    pub(super) fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, PackError> {
         (self.progress)(self.total - self.unused.len(), self.total);
         let values = self.checkpoint.floats(name, shape)?;
         self.unused.remove(name);
         Ok(values)
     }
 
-    fn put(&mut self, slots: &mut SlotList, role: Role, part: Part, tensor: StoredTensor) {
+    pub(super) fn put(&mut self, slots: &mut SlotList, role: Role, part: Part, tensor: StoredTensor) {
         let id = self.writer.tensor(tensor);
         slots.push((role, part, id));
     }

@@ -1,6 +1,7 @@
 //! What the caller may choose.
 
 use super::lay_out::{StoredTensor, store_int4, store_int8};
+use super::share::Sharing;
 
 /// How the weights of a matrix are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,4 +33,6 @@ pub struct PackOptions {
     pub weights: Weights,
     /// The embedding, and the output matrix where it is one of its own.
     pub embedding: Weights,
+    /// Which layers share their matrices.
+    pub sharing: Sharing,
 }

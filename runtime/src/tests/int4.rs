@@ -43,7 +43,7 @@ fn int4_is_int8_with_small_weights() {
             let input = Input::new(kernels, bits, source, rows, INPUTS, &mut rounding).expect("room");
             let [first, second] = [Matrix::Int4(int4), Matrix::Int8(int8)].map(|weight| {
                 let mut out = vec![0.0; result_rows(bits) * rows * OUTPUTS];
-                input.times(&Linear { weight, bias: Some(&bias) }, &mut out).expect("room");
+                input.times(&Linear::new(weight, Some(&bias)), &mut out).expect("room");
                 out.truncate(rows * OUTPUTS);
                 out
             });

@@ -4,4 +4,5 @@ mod ctc;
 mod int4;
 pub(crate) mod parity;
 mod region;
+mod residual;
 mod streams;

@@ -84,14 +84,18 @@ fn assert_close(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
 }
 
 /// Relative errors allowed.
-struct Tolerance {
-    frontend: f32,
-    encoder: f32,
-    logits: f32,
+pub(super) struct Tolerance {
+    pub(super) frontend: f32,
+    pub(super) encoder: f32,
+    pub(super) logits: f32,
 }
 
 fn check(name: &str, tolerance: &Tolerance) {
-    let file = packed(name);
+    check_packed(name, &packed(name), tolerance);
+}
+
+/// Runs `file`, however it was packed, against what PyTorch says of the checkpoint `name`.
+pub(super) fn check_packed(name: &str, file: &Aligned, tolerance: &Tolerance) {
     let model = Model::parse(file.bytes()).expect("the packed fixture parses");
     let expected = Expected::open(name);
     let samples: Vec<i16> = expected.floats("audio").into_iter().map(quantize_sample).collect();

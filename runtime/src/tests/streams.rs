@@ -36,6 +36,7 @@ fn every_instruction_set_gives_the_same_tokens() {
     let int4 = PackOptions {
         weights: Weights::Int4 { group_inputs: Some(32) },
         embedding: Weights::Int4 { group_inputs: None },
+        ..PackOptions::default()
     };
     for (name, options) in
         [("tiny", PackOptions::default()), ("tiny-odd", PackOptions::default()), ("tiny-odd", int4)]
