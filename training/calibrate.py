@@ -1,0 +1,213 @@
+#!/usr/bin/env python3
+"""Stage 2: rounds and prunes a float checkpoint, matrix by matrix, on real inputs.
+
+  python training/calibrate.py training/config/small.toml                       # into training/out/small
+  python training/calibrate.py CONFIG --scan encoder.layers.*.feed_forward.*    # what pruning each of them would cost
+
+The matrices are taken in the order in which audio reaches them; each is rounded for the inputs that the already rounded ones in front
+of it give, towards the outputs that the float model gives. Audio: `prepare.py`'s cache, training folders only.
+"""
+
+import argparse
+import copy
+import tomllib
+from pathlib import Path
+
+import numpy
+import torch
+from torch import nn
+from tqdm import tqdm
+
+import gptq
+from checkpoint import read_checkpoint, save_tensors, write_checkpoint
+from moonshine import Moonshine
+from scheme import Rules
+from speech import Clip, audio_of, batches, load_clips, tokens_of
+
+HERE = Path(__file__).resolve().parent
+
+
+class Moments:
+    """Of the rounded model's inputs with themselves, and of the float model's with the rounded model's."""
+
+    def __init__(self):
+        self.rounded = self.crossed = 0.0
+
+    def add(self, rounded: torch.Tensor, exact: torch.Tensor) -> None:
+        """Both `[rows, inputs]`."""
+        rounded, exact = rounded.float(), exact.float()
+        self.rounded = self.rounded + (rounded.T @ rounded).double()
+        self.crossed = self.crossed + (exact.T @ rounded).double()
+
+    def towards(self, weight: torch.Tensor) -> torch.Tensor:
+        """The float weight whose outputs on the rounded inputs come closest to the exact ones, held back towards `weight`."""
+        ridge = torch.eye(len(self.rounded), dtype=torch.float64) * 0.05 * self.rounded.diagonal().mean()
+        return torch.linalg.solve(self.rounded + ridge, (self.crossed + ridge).T @ weight.double().T).T
+
+
+class Calibrator:
+    """Keeps the float model and the one that is being rounded side by side."""
+
+    def __init__(self, model: Moonshine, rules: Rules, batches: list[list[Clip]]):
+        self.exact, self.rounded, self.rules, self.batches = model, copy.deepcopy(model), rules, batches
+        self.results: dict[str, gptq.Rounded] = {}
+        tokens = model.config["tokens"]
+        self.tokens = [tokens_of(batch, tokens["begin"], tokens["end"]) for batch in batches]
+
+    @torch.no_grad()
+    def run(self) -> None:
+        steps = 2 + self.exact.config["encoder"]["layers"] * 4 + self.exact.config["decoder"]["layers"] * 7
+        with tqdm(total=steps, unit="matrices") as self.bar:
+            frames = self.frontend()
+            encoded = self.stack("encoder", [(pair,) for pair in frames])
+            encoded = [tuple(model.encoder.norm(x) for model, x in zip((self.exact, self.rounded), pair)) for pair in encoded]
+            self.embedding(encoded)
+            start = [
+                tuple(model.decoder.embedding(tokens) for model in (self.exact, self.rounded)) for tokens, _ in self.tokens
+            ]
+            self.stack("decoder", list(zip(start, encoded)))
+
+    def frontend(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        for index, conv in enumerate(self.rounded.frontend.conv):
+            name = f"frontend.conv.{index}.weight"
+            if self.rules.of(name).bits == 32:
+                continue
+            moments = Moments()
+            for batch in self.batches:
+                inputs = [[], []]
+                for into, model in zip(inputs, (self.rounded, self.exact)):
+                    hook = model.frontend.conv[index].register_forward_pre_hook(lambda _, given, into=into: into.append(given[0]))
+                    model.frontend(audio_of(batch))
+                    hook.remove()
+                kernel, stride = conv.kernel_size[0], conv.stride[0]
+                moments.add(*(x[0].unfold(2, kernel, stride).transpose(1, 2).flatten(2).flatten(0, 1) for x in inputs))
+            flat = conv.weight.flatten(1)
+            # The packer lays a kernel out tap by tap, so that is how groups of inputs lie.
+            order = torch.arange(flat.shape[1]).view(conv.in_channels, -1).T.flatten()
+            moments.rounded, moments.crossed = moments.rounded[order][:, order], moments.crossed[order][:, order]
+            result = self.solve(name, flat[:, order], moments)
+            self.put(conv, name, result, result.weight[:, order.argsort()].view_as(conv.weight))
+            self.bar.update()
+        return [tuple(model.frontend(audio_of(batch)) for model in (self.exact, self.rounded)) for batch in self.batches]
+
+    def stack(self, side: str, states: list[tuple]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """`states`: a batch's `(exact, rounded)` inputs, for a decoder followed by the pair of encoder states."""
+        for index in range(self.exact.config[side]["layers"]):
+            blocks = [getattr(model, side).layers[index] for model in (self.exact, self.rounded)]
+            prefix = f"{side}.layers.{index}"
+            steps = ENCODER_STEPS if side == "encoder" else DECODER_STEPS
+            firsts = [names[0] for names in steps]
+            exact = [self.inputs_of(blocks[0], firsts, 0, state) for state in states]
+            for names in steps:
+                moments = Moments()
+                for number, state in enumerate(states):
+                    seen = [self.inputs_of(blocks[1], names[:1], 1, state)[names[0]], exact[number].pop(names[0])]
+                    counts = self.tokens[number][1]
+                    if side == "decoder" and names[0] != "cross_attention.key":
+                        seen = [x[counts] for x in seen]
+                    moments.add(*(x.flatten(0, -2) for x in seen))
+                for name in names:
+                    linear = blocks[1].get_submodule(name)
+                    tensor = f"{prefix}.{name}.weight"
+                    if self.rules.of(tensor).bits != 32:
+                        result = self.solve(tensor, linear.weight, moments)
+                        self.put(linear, tensor, result, result.weight)
+                self.bar.update()
+            states = [
+                (tuple(self.through(block, which, state) for which, block in enumerate(blocks)), *state[1:]) for state in states
+            ]
+        return [state[0] for state in states]
+
+    def through(self, block: nn.Module, which: int, state: tuple) -> torch.Tensor:
+        x = state[0][which]
+        return block(x, {"cross": block.cross_cache(state[1][which])}) if len(state) > 1 else block(x)
+
+    def inputs_of(self, block: nn.Module, names: list[str], which: int, state: tuple) -> dict[str, torch.Tensor]:
+        seen = {}
+        hooks = [
+            block.get_submodule(name).register_forward_pre_hook(lambda _, given, name=name: seen.setdefault(name, given[0]))
+            for name in names
+        ]
+        self.through(block, which, state)
+        for hook in hooks:
+            hook.remove()
+        return seen
+
+    def embedding(self, encoded: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        """Serves as output matrix too: rounded for the float model's last states, with enough damping for its use as input."""
+        name = "decoder.embedding.weight"
+        if self.rules.of(name).bits == 32:
+            return
+        moments, decoder = Moments(), self.exact.decoder
+        for (tokens, counts), (exact, _) in zip(self.tokens, encoded):
+            x = decoder.embedding(tokens)
+            for layer, cache in zip(decoder.layers, decoder.start(exact)):
+                x = layer(x, cache)
+            moments.add(decoder.norm(x)[counts], decoder.norm(x)[counts])
+        moments.rounded += torch.eye(len(moments.rounded)) * moments.rounded.diagonal().mean()
+        weight = decoder.embedding.weight
+        result = gptq.round_matrix(weight, moments.rounded, self.rules.of(name))
+        self.put(self.rounded.decoder.embedding, name, result, result.weight)
+
+    def solve(self, name: str, weight: torch.Tensor, moments: Moments) -> gptq.Rounded:
+        return gptq.round_matrix(moments.towards(weight), moments.rounded, self.rules.of(name))
+
+    def put(self, module: nn.Module, name: str, result: gptq.Rounded, weight: torch.Tensor) -> None:
+        module.weight.copy_(weight)
+        self.results[name] = result
+
+
+ENCODER_STEPS = [
+    ("attention.query", "attention.key", "attention.value"),
+    ("attention.output",),
+    ("feed_forward.up",),
+    ("feed_forward.down",),
+]
+DECODER_STEPS = [
+    ("self_attention.query", "self_attention.key", "self_attention.value"),
+    ("self_attention.output",),
+    ("cross_attention.query",),
+    ("cross_attention.key", "cross_attention.value"),
+    ("cross_attention.output",),
+    ("feed_forward.up", "feed_forward.gate"),
+    ("feed_forward.down",),
+]
+
+
+def choose(clips: list[Clip], seconds: float, seed: int) -> list[Clip]:
+    """Clips in random order until there are `seconds` of audio."""
+    chosen, total = [], 0.0
+    for index in numpy.random.default_rng(seed).permutation(len(clips)):
+        if total >= seconds:
+            break
+        if len(clips[index].tokens) and clips[index].seconds < 20:
+            chosen.append(clips[index])
+            total += clips[index].seconds
+    return chosen
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(arguments.threads)
+    run = tomllib.loads(arguments.config.read_text(encoding="utf-8"))
+    settings = run["calibrate"]
+    teacher = HERE / "out" / run["teacher"]
+    tensors, config, vocabulary = read_checkpoint(teacher)
+    clips = [clip for name in settings["data"] for clip in load_clips(HERE / "out" / "data" / name, teacher)]
+    chosen = choose(clips, settings["seconds"], settings.get("seed", 1))
+    calibrator = Calibrator(Moonshine.from_checkpoint(tensors, config), Rules(run["weights"]), batches(chosen, 60))
+    calibrator.run()
+    state = {name: values.numpy() for name, values in calibrator.rounded.state_dict().items()}
+    output = arguments.output or HERE / "out" / run["start"]
+    write_checkpoint(output, state, config, vocabulary)
+    scales = {name: result.scales.float().numpy() for name, result in calibrator.results.items()}
+    save_tensors(scales, output / "scales.safetensors")
+
+
+if __name__ == "__main__":
+    main()

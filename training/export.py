@@ -1,0 +1,56 @@
+#!/usr/bin/env python3
+"""Stage 4: the best student of a run becomes a checkpoint that `kinglet pack` stores without rounding anything anew.
+
+  python training/export.py training/config/small.toml                  # into training/out/small
+  python training/export.py CONFIG --transcribe ../shared/speech/dev -o student.jsonl   # what the student itself hears
+
+The second form is for `word_error.py student.jsonl packed.jsonl --tokens`: the packed model must repeat the student.
+"""
+
+import argparse
+import json
+import tomllib
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from checkpoint import decode, read_checkpoint, write_checkpoint
+from moonshine import token_limit
+from speech import read_folder
+from train import HERE, make_student
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--state", default="best.pt", help="which of the run's files, or `start`: the calibrated one, not trained")
+    parser.add_argument("--transcribe", type=Path, metavar="FOLDER")
+    parser.add_argument("-o", "--output", type=Path)
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(1)
+    config = tomllib.loads(arguments.config.read_text(encoding="utf-8"))
+    student = make_student(config, arguments.config).eval()
+    if arguments.state != "start":
+        path = HERE / "out" / "runs" / arguments.config.stem / arguments.state
+        student.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    _, _, vocabulary = read_checkpoint(HERE / "out" / config["start"])
+    if arguments.transcribe:
+        with open(arguments.output or "student.jsonl", "w", encoding="utf-8") as lines:
+            for clip in tqdm(read_folder(arguments.transcribe), unit="utterance"):
+                samples = torch.from_numpy(clip.samples.astype("float32") / 32768)
+                tokens = student.greedy(samples, token_limit(student.config, len(samples)))
+                lines.write(json.dumps({"file": clip.name, "text": decode(vocabulary, tokens), "tokens": tokens}, ensure_ascii=False) + "\n")
+        return
+    model_config = student.config
+    model_config["name"] = config.get("name", model_config["name"])
+    model_config["provenance"] += " " + config.get("provenance", "")
+    tensors = {name: values.numpy() for name, values in student.tensors().items()}
+    output = arguments.output or HERE / "out" / arguments.config.stem
+    write_checkpoint(output, tensors, model_config, vocabulary)
+    print(f"{output}: {sum(values.size for values in tensors.values()) / 1e6:.2f} M parameters")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""The student: Moonshine's layers with weights as the file will hold them, learnt through the rounding.
+
+Each matrix that a rule names keeps a float copy and the scales of its groups; what the network multiplies by is the copy rounded to
+steps of the scales, and gradients pass the rounding as if it were not there ("LSQ", arXiv 1902.08153). A matrix that was pruned keeps
+its mask. Encoder blocks may get an FSMN memory, a depthwise convolution over time of the values added to the attention's output
+(SAN-M, 2006.01713); it starts at zero, so the student starts as the model it was made from.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
+
+from gptq import spread
+from moonshine import EncoderBlock, Moonshine, rotate
+from scheme import Rules, Scheme
+
+
+class Round(torch.autograd.Function):
+    """`weight` `[outputs, groups, group]` to whole multiples of `scales` `[outputs, groups, 1]` within the bits."""
+
+    @staticmethod
+    def forward(context, weight, scales, lowest, highest):
+        context.save_for_backward(weight, scales)
+        context.limits = lowest, highest
+        return (weight / scales).round_().clamp_(lowest, highest).mul_(scales)
+
+    @staticmethod
+    def backward(context, gradient):
+        weight, scales = context.saved_tensors
+        lowest, highest = context.limits
+        exact = weight / scales
+        inside = (exact >= lowest - 0.5) & (exact <= highest + 0.5)
+        for_scales = ((exact.round().clamp_(lowest, highest) - exact * inside) * gradient).sum(-1, keepdim=True)
+        # As LSQ has it: a scale sums up the gradients of a whole group.
+        return gradient * inside, for_scales / (weight.shape[-1] * highest) ** 0.5, None, None
+
+
+class Rounded(nn.Module):
+    """A parametrization of a weight `[outputs, ...]`."""
+
+    def __init__(self, scheme: Scheme, scales: torch.Tensor, mask: torch.Tensor | None):
+        super().__init__()
+        self.scheme = scheme
+        self.scales = nn.Parameter(scales.clone())
+        self.register_buffer("mask", mask)
+
+    def stored_scales(self) -> torch.Tensor:
+        """As the file holds them."""
+        scales = self.scales.clamp(min=1e-6)
+        return scales + (scales.half().float() - scales).detach() if self.scheme.bits == 4 else scales
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        # A convolution's groups lie tap by tap, as in the file.
+        flat = weight.transpose(1, 2).flatten(1) if weight.dim() == 3 else weight
+        groups = flat.unflatten(1, (self.scales.shape[1], -1))
+        flat = Round.apply(groups, self.stored_scales()[..., None], self.scheme.lowest, self.scheme.highest).flatten(1)
+        if self.mask is not None:
+            flat = flat * self.mask
+        return flat.unflatten(1, (weight.shape[2], weight.shape[1])).transpose(1, 2) if weight.dim() == 3 else flat
+
+
+class RoundInput(torch.autograd.Function):
+    """Rows to int8 with one scale a row, as the runtime does with what it multiplies; gradients pass."""
+
+    @staticmethod
+    def forward(context, x):
+        scale = (x.abs().amax(-1, keepdim=True) / 127).clamp_(min=1e-20)
+        return (x / scale).round_().mul_(scale)
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient
+
+
+class MemoryBlock(EncoderBlock):
+    """An encoder block with an FSMN memory of `memory` taps, as many before a frame as behind it."""
+
+    def __init__(self, config: dict):
+        super().__init__(config)
+        width = config["heads"] * config["head_width"]
+        self.memory = nn.Parameter(torch.zeros(config["memory"], width))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        attention, y = self.attention, self.attention_norm(x)
+        query, key = (rotate(attention.split(p(y)), 0, *self.rotary) for p in (attention.query, attention.key))
+        value = attention.value(y)
+        kernel = self.memory.T[:, None, :].to(value.dtype)
+        remembered = functional.conv1d(value.transpose(1, 2), kernel, padding=self.memory.shape[0] // 2, groups=kernel.shape[0])
+        x = x + attention.attend(query, key, attention.split(value)) + remembered.transpose(1, 2)
+        return x + self.feed_forward(self.feed_forward_norm(x))
+
+
+class Student(Moonshine):
+    def __init__(self, config: dict):
+        super().__init__(config)
+        if config["encoder"].get("memory"):
+            self.encoder.layers = nn.ModuleList(MemoryBlock(config["encoder"]) for _ in range(config["encoder"]["layers"]))
+
+    def matrices(self):
+        """`(tensor name, module)` of everything that may be rounded."""
+        for name, module in self.named_modules():
+            if isinstance(module, (nn.Linear, nn.Conv1d, nn.Embedding)):
+                yield f"{name}.weight", module
+
+    def round_weights(self, rules: Rules, scales: dict[str, torch.Tensor]) -> None:
+        """Registers the rounding: `scales` by tensor name, as `calibrate.py` found them."""
+        for name, module in list(self.matrices()):
+            scheme = rules.of(name)
+            if scheme.bits == 32:
+                continue
+            weight = module.weight
+            flat = weight.transpose(1, 2).flatten(1) if weight.dim() == 3 else weight
+            mask = (flat != 0).float() if scheme.sparsity else None
+            if mask is not None:
+                mask = whole_blocks(mask, scheme)
+            parametrize.register_parametrization(module, "weight", Rounded(scheme, scales[name], mask), unsafe=True)
+
+    def round_inputs(self) -> None:
+        """Inputs of matrices in eight bits, where the config gives them no more."""
+        for name, module in self.matrices():
+            if isinstance(module, nn.Linear) and self.input_bits(name) == 8:
+                module.register_forward_pre_hook(lambda _, inputs: (RoundInput.apply(inputs[0]),))
+        if self.config["output"].get("activation_bits", 8) == 8:
+            self.decoder.norm.register_forward_hook(lambda _, __, x: RoundInput.apply(x))
+
+    def input_bits(self, name: str) -> int:
+        stack = self.config[name.split(".")[0]]
+        bits = stack.get("activation_bits", 8)
+        return stack.get("down_activation_bits", bits) if ".down." in name else bits
+
+    @torch.no_grad()
+    def start_from(self, exact: dict[str, torch.Tensor]) -> None:
+        """Moves the float copies as far towards the weights before rounding as the rounding does not notice."""
+        for name, module in self.matrices():
+            if not parametrize.is_parametrized(module, "weight"):
+                continue
+            rounding, rounded = module.parametrizations.weight[0], module.weight
+            copy = module.parametrizations.weight.original
+            scales = spread(rounding.stored_scales(), copy[0].numel() // rounding.scales.shape[1], copy[0].numel())
+            if copy.dim() == 3:
+                scales = scales.unflatten(1, (copy.shape[2], copy.shape[1])).transpose(1, 2)
+            copy.copy_(rounded + (exact[name].to(rounded) - rounded).clamp(-0.45 * scales, 0.45 * scales))
+
+    @torch.no_grad()
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The checkpoint: every tensor by its plain name, matrices rounded."""
+        result = {}
+        for name, values in self.state_dict().items():
+            if ".parametrizations." not in name:
+                result[name] = values
+        result |= {name: module.weight for name, module in self.matrices()}
+        return {name: values.detach().float().cpu() for name, values in result.items()}
+
+
+def whole_blocks(mask: torch.Tensor, scheme: Scheme) -> torch.Tensor:
+    """A block that holds anything is kept whole."""
+    high, wide = scheme.block
+    padded = functional.pad(mask, (0, -mask.shape[1] % wide, 0, -mask.shape[0] % high))
+    blocks = padded.unflatten(0, (-1, high)).unflatten(2, (-1, wide)).amax((1, 3))
+    return blocks.repeat_interleave(high, 0).repeat_interleave(wide, 1)[: mask.shape[0], : mask.shape[1]]

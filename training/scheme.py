@@ -1,0 +1,45 @@
+"""How each matrix is to be stored: the rules of a TOML file, first match wins.
+
+    [[weights]]
+    match = "decoder.layers.*_attention.*"   # shell pattern over tensor names; "*" also crosses dots
+    bits = 8                                 # 8 (one scale an output), 4, or 32 (left in floats)
+    group = 32                               # with 4 bits: inputs that share a scale; 0: all of an output
+    sparsity = 0.25                          # share of blocks that are zero
+    block = [16, 4]                          # outputs, inputs
+"""
+
+import fnmatch
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Scheme:
+    bits: int = 32
+    group: int = 0
+    sparsity: float = 0.0
+    block: tuple[int, int] = (16, 4)
+
+    @property
+    def lowest(self) -> int:
+        return -(1 << (self.bits - 1))
+
+    @property
+    def highest(self) -> int:
+        return (1 << (self.bits - 1)) - 1
+
+    def groups(self, inputs: int) -> int:
+        return -(-inputs // self.group) if self.group else 1
+
+
+class Rules:
+    def __init__(self, entries: list[dict]):
+        self.entries = []
+        for entry in entries:
+            values = {key: tuple(value) if key == "block" else value for key, value in entry.items() if key != "match"}
+            scheme = Scheme(**values)
+            if scheme.bits not in (4, 8, 32) or scheme.group % 16:
+                raise SystemExit(f"rule {entry}: bits are 4, 8 or 32, a group is a multiple of 16")
+            self.entries.append((entry["match"], scheme))
+
+    def of(self, name: str) -> Scheme:
+        return next((scheme for pattern, scheme in self.entries if fnmatch.fnmatchcase(name, pattern)), Scheme())

@@ -1,0 +1,229 @@
+#!/usr/bin/env python3
+"""Stage 3: distils the float model into the rounded one.
+
+  python training/train.py training/config/small.toml                 # starts, or goes on where it was stopped
+  python training/train.py CONFIG --device cuda
+  torchrun --nnodes 2 --nproc-per-node 4 training/train.py CONFIG --device cuda
+
+The config names the teacher, the calibrated start, the data and the schedule. In the run's folder: `last.pt` (everything, to go on),
+`best.pt` (least divergence from the teacher on clips kept aside), `log.jsonl`, `loss.png`. Ctrl-C saves first.
+"""
+
+import argparse
+import json
+import os
+import time
+import tomllib
+from pathlib import Path
+
+import numpy
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional
+from tqdm import tqdm
+
+from augment import augment
+from checkpoint import read_checkpoint
+from model import Student
+from moonshine import Moonshine
+from scheme import Rules
+from speech import Clip, audio_of, batches, load_clips, tokens_of
+
+HERE = Path(__file__).resolve().parent
+KEPT_ASIDE = 25  # every 25th clip
+
+
+class Run:
+    def __init__(self, path: Path, device: str):
+        self.config = tomllib.loads(path.read_text(encoding="utf-8"))
+        self.settings = self.config["train"]
+        self.device, self.folder = device, HERE / "out" / "runs" / path.stem
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.rank, self.workers = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        teacher = HERE / "out" / self.config["teacher"]
+        tensors, model_config, _ = read_checkpoint(teacher)
+        self.teacher = Moonshine.from_checkpoint(tensors, model_config).to(device).requires_grad_(False)
+        self.student = make_student(self.config, path).to(device)
+        self.clips = [clip for name in self.settings["data"] for clip in load_clips(HERE / "out" / "data" / name, teacher)]
+        self.clips = [clip for clip in self.clips if clip.tokens and clip.seconds <= self.settings.get("longest", 20)]
+        # The same clips whatever comes first in the folder.
+        order = numpy.random.default_rng(0).permutation(len(self.clips))
+        self.aside = [self.clips[index] for index in order[::KEPT_ASIDE]]
+        self.clips = [clip for place, clip in enumerate(self.clips) if place not in set(order[::KEPT_ASIDE].tolist())]
+        self.optimizer = torch.optim.AdamW(self.parameter_groups(), betas=(0.9, 0.98), weight_decay=0.0)
+        self.step, self.best, self.log, self.heard = 0, float("inf"), [], 0.0
+
+    def parameter_groups(self) -> list[dict]:
+        """Weights move slowly, the few scales, norms, biases and memories faster."""
+        rates = self.settings["rates"]
+        groups: dict[str, list] = {kind: [] for kind in rates}
+        for name, parameter in self.student.named_parameters():
+            kind = "scales" if name.endswith(".scales") else "memory" if name.endswith(".memory") else "weights" if parameter.dim() > 1 else "vectors"
+            if rates.get(kind, 0) > 0:
+                groups[kind].append(parameter)
+            else:
+                parameter.requires_grad_(False)
+        return [{"params": parameters, "rate": rates[kind], "lr": 0.0} for kind, parameters in groups.items() if parameters]
+
+    def losses(self, batch: list[Clip], audio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Divergence a token, error of the encoder states, cross entropy of the teacher's tokens."""
+        special = self.teacher.config["tokens"]
+        tokens, counts = (x.to(self.device) for x in tokens_of(batch, special["begin"], special["end"]))
+        with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.settings.get("bf16", True)):
+            with torch.no_grad():
+                known = self.teacher.encoder(self.teacher.frontend(audio))
+                wanted = self.teacher.decoder(tokens, self.teacher.decoder.start(known))[counts]
+            encoded = self.student.encoder(self.student.frontend(audio))
+            logits = self.student.decoder(tokens, self.student.decoder.start(encoded))[counts]
+        wanted, logits = wanted.float().log_softmax(-1), logits.float().log_softmax(-1)
+        divergence = (wanted.exp() * (wanted - logits)).sum(-1).mean()
+        states = (encoded.float() - known.float()).square().mean() / known.float().square().mean()
+        # What comes next: the inputs, one place on, and the end token.
+        following = functional.pad(tokens[:, 1:], (0, 1), value=special["end"])[counts]
+        return divergence, states, functional.nll_loss(logits, following)
+
+    @torch.no_grad()
+    def validate(self) -> tuple[float, float]:
+        """Divergence a token and error of the encoder states, on clips kept aside, as they are."""
+        sums, clips = numpy.zeros(2), 0
+        for batch in batches(self.aside, self.settings["batch_seconds"]):
+            divergence, states, _ = self.losses(batch, audio_of(batch).to(self.device))
+            sums += numpy.array((float(divergence), float(states))) * len(batch)
+            clips += len(batch)
+        return tuple(sums / clips)
+
+    def rate(self) -> float:
+        """Warm-up, then a cosine to a tenth."""
+        done = self.step / self.settings["steps"]
+        warm = min(1.0, (self.step + 1) / self.settings.get("warm_up", 20))
+        return warm * (0.1 + 0.9 * 0.5 * (1 + numpy.cos(numpy.pi * min(1.0, done))))
+
+    def train(self) -> None:
+        settings = self.settings
+        with tqdm(total=settings["steps"], initial=self.step, unit="step", disable=self.rank > 0) as bar:
+            if self.step == 0:
+                self.report(bar, *self.validate())
+            while self.step < settings["steps"]:
+                generator = numpy.random.default_rng((settings.get("seed", 1), self.step, self.rank))
+                for batch in batches(self.clips, settings["batch_seconds"], generator)[self.rank :: self.workers]:
+                    self.update(batch, generator)
+                    bar.update()
+                    bar.set_postfix(self.recent, refresh=False)
+                    if self.step % settings.get("validate_every", 50) == 0 or self.step == settings["steps"]:
+                        self.report(bar, *self.validate())
+                    if self.step >= settings["steps"]:
+                        return
+
+    def update(self, batch: list[Clip], generator: numpy.random.Generator) -> None:
+        began = time.monotonic()
+        audio = augment(audio_of(batch).to(self.device), generator, self.settings.get("augment", 0.0))
+        divergence, states, entropy = self.losses(batch, audio)
+        weights = self.settings["losses"]
+        loss = divergence + weights.get("states", 0) * states + weights.get("entropy", 0) * entropy
+        loss.backward()
+        if self.workers > 1:
+            for parameter in self.student.parameters():
+                if parameter.grad is not None:
+                    torch.distributed.all_reduce(parameter.grad)
+                    parameter.grad /= self.workers
+        torch.nn.utils.clip_grad_norm_([p for p in self.student.parameters() if p.grad is not None], self.settings.get("clip", 1.0))
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["rate"] * self.rate()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.heard += sum(clip.seconds for clip in batch) * self.workers
+        self.recent = {"divergence": f"{float(divergence):.4f}", "states": f"{float(states):.4f}"}
+        self.log.append({"step": self.step, "divergence": float(divergence), "states": float(states), "entropy": float(entropy),
+                         "seconds": round(time.monotonic() - began, 2)})
+
+    def report(self, bar, divergence: float, states: float) -> None:
+        if self.rank > 0:
+            return
+        self.log.append({"step": self.step, "aside": divergence, "aside_states": states, "heard": self.heard})
+        bar.write(f"step {self.step}: {self.heard / 3600:.2f} h heard, divergence {divergence:.4f}, states {states:.4f}")
+        if divergence < self.best:
+            self.best = divergence
+            torch.save(self.student.state_dict(), self.folder / "best.pt")
+        self.save()
+
+    def save(self) -> None:
+        state = {"student": self.student.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step,
+                 "best": self.best, "heard": self.heard, "log": self.log}
+        # Never half a file, whenever it is stopped.
+        torch.save(state, self.folder / "last.tmp")
+        (self.folder / "last.tmp").replace(self.folder / "last.pt")
+        (self.folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in self.log))
+        plot(self.log, self.folder / "loss.png")
+
+    def resume(self) -> None:
+        path = self.folder / "last.pt"
+        if path.is_file():
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.student.load_state_dict(state["student"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step, self.best, self.heard, self.log = (state[key] for key in ("step", "best", "heard", "log"))
+
+
+def make_student(config: dict, path: Path) -> Student:
+    """The calibrated checkpoint as a student, its float copies leaning towards the teacher's weights."""
+    start = HERE / "out" / config["start"]
+    tensors, model_config, _ = read_checkpoint(start)
+    for stack, changes in config.get("model", {}).items():
+        model_config[stack] |= changes
+    student = Student(model_config)
+    missing = student.load_state_dict({name: torch.from_numpy(values) for name, values in tensors.items()}, strict=False)
+    if missing.unexpected_keys or any(not name.endswith(".memory") for name in missing.missing_keys):
+        raise SystemExit(f"{start} does not fit the config: {missing}")
+    student.round_weights(Rules(config["weights"]), load_file(start / "scales.safetensors"))
+    exact, _, _ = read_checkpoint(HERE / "out" / config["teacher"])
+    student.start_from({name: torch.from_numpy(values) for name, values in exact.items()})
+    if config["train"].get("round_inputs", True):
+        student.round_inputs()
+    return student
+
+
+def plot(log: list[dict], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4))
+    for key, style in (("divergence", {"alpha": 0.4}), ("aside", {"marker": "o"})):
+        points = [(line["step"], line[key]) for line in log if key in line]
+        if points:
+            axes.plot(*zip(*points), label="training" if key == "divergence" else "kept aside", **style)
+    axes.set(xlabel="step", ylabel="divergence from the float model, nats a token", ylim=(0, None))
+    axes.legend()
+    figure.savefig(path, dpi=100, bbox_inches="tight")
+    pyplot.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    if "RANK" in os.environ:
+        cuda = arguments.device.startswith("cuda")
+        torch.distributed.init_process_group("nccl" if cuda else "gloo")
+        if cuda:
+            arguments.device = f"cuda:{os.environ['LOCAL_RANK']}"
+            torch.cuda.set_device(arguments.device)
+    run = Run(arguments.config, arguments.device)
+    run.resume()
+    try:
+        run.train()
+    except KeyboardInterrupt:
+        if run.rank == 0:
+            run.save()
+            print(f"stopped at step {run.step}; the same command goes on from there")
+
+
+if __name__ == "__main__":
+    main()
