@@ -12,14 +12,15 @@ pub(crate) enum RowOrder {
     Rows,
     /// `[rows][padded inputs]`, each value plus 128, as `VPDPBUSD` takes one operand without sign.
     OffsetRows,
-    /// `[rows / 2][padded inputs / 8][2][8]`, the operand of `SMMLA`; an odd last row stands as in `Rows`.
-    PairsOf8,
+    /// `[rows / 4][padded inputs / 4][4][4]`: 4 inputs of 4 rows side by side, so that one load serves 4 rows wherever
+    /// a block of a sparse matrix stands; the 1 to 3 rows behind stand as in `Rows`.
+    Quads,
 }
 
 impl RowOrder {
     const fn of(set: InstructionSet) -> Self {
         match set {
-            InstructionSet::I8mm => Self::PairsOf8,
+            InstructionSet::I8mm | InstructionSet::Dotprod | InstructionSet::Neon => Self::Quads,
             InstructionSet::Avx512Vnni => Self::OffsetRows,
             _ => Self::Rows,
         }
@@ -63,9 +64,9 @@ impl<'a> QuantizedRows<'a> {
             return 0;
         }
         let width = self.padded_inputs();
-        let paired = self.order == RowOrder::PairsOf8 && row < self.rows / 2 * 2;
-        let index = if paired {
-            (row / 2 * 2) * width + (input / 8) * 16 + (row % 2) * 8 + input % 8
+        let in_quad = self.order == RowOrder::Quads && row < self.rows / 4 * 4;
+        let index = if in_quad {
+            (row / 4 * 4) * width + (input / 4) * 16 + (row % 4) * 4 + input % 4
         } else {
             row * width + input
         };

@@ -4,6 +4,7 @@ use core::marker::PhantomData;
 
 use kinglet_model_format::{Int4Matrix, OUTPUT_BLOCK};
 
+use crate::arch::panel::panel_bias;
 use crate::matmul::Matmul;
 
 /// 16 outputs of a product with int4 weights, for all its rows.
@@ -69,10 +70,6 @@ impl<'a> Matmul<'a, Int4Matrix<'a>> {
         panels.zip(scales).enumerate().map(move |(index, (panel_weights, scales))| {
             let first = index * OUTPUT_BLOCK;
             let width = OUTPUT_BLOCK.min(outputs - first);
-            let mut panel_bias = [0.0; OUTPUT_BLOCK];
-            if let Some(bias) = bias {
-                panel_bias[..width].copy_from_slice(&bias[first..first + width]);
-            }
             Int4Panel {
                 rows: rows.rows(),
                 inputs,
@@ -81,7 +78,7 @@ impl<'a> Matmul<'a, Int4Matrix<'a>> {
                 row_scales: rows.scales().as_ptr(),
                 weights: panel_weights.as_ptr(),
                 scales: scales.as_ptr().cast(),
-                bias: panel_bias,
+                bias: panel_bias(bias, first),
                 out: out.wrapping_add(first),
                 out_stride,
                 width,

@@ -47,10 +47,6 @@ impl<'a> Matmul<'a> {
             move |(index, (panel_weights, scales))| {
                 let first = index * OUTPUT_BLOCK;
                 let width = OUTPUT_BLOCK.min(outputs - first);
-                let mut panel_bias = [0.0; OUTPUT_BLOCK];
-                if let Some(bias) = bias {
-                    panel_bias[..width].copy_from_slice(&bias[first..first + width]);
-                }
                 Panel {
                     rows: rows.rows(),
                     inputs,
@@ -58,7 +54,7 @@ impl<'a> Matmul<'a> {
                     row_scales: rows.scales().as_ptr(),
                     weights: panel_weights.as_ptr(),
                     scales: scales.as_ptr(),
-                    bias: panel_bias,
+                    bias: panel_bias(bias, first),
                     out: out.wrapping_add(first),
                     out_stride,
                     width,
@@ -67,4 +63,18 @@ impl<'a> Matmul<'a> {
             },
         )
     }
+}
+
+/// The 16 values of `bias` from output `first` on, zero where there are none.
+#[inline]
+pub(crate) fn panel_bias(bias: Option<&[f32]>, first: usize) -> [f32; OUTPUT_BLOCK] {
+    let bias = bias.and_then(|bias| bias.get(first..)).unwrap_or(&[]);
+    // All panels but the last have the whole: a copy of known length, without a call.
+    bias.first_chunk().copied().unwrap_or_else(|| {
+        let mut padded = [0.0; OUTPUT_BLOCK];
+        for (target, &value) in padded.iter_mut().zip(bias) {
+            *target = value;
+        }
+        padded
+    })
 }

@@ -1,7 +1,7 @@
-//! From int32 sums to floats, the same for every AArch64 kernel.
+//! From sums to floats, the same for every AArch64 kernel.
 
 use core::arch::aarch64::{
-    int32x4_t, vcvtq_f32_s32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vmulq_f32, vst1q_f32,
+    float32x4_t, int32x4_t, vcvtq_f32_s32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vmulq_f32, vst1q_f32,
 };
 
 use crate::arch::panel::Panel;
@@ -18,24 +18,49 @@ pub(super) unsafe fn finish_row<const VECTORS: usize>(
     first: usize,
     sums: [int32x4_t; VECTORS],
 ) {
-    let mut edge = [0.0_f32; 16];
-    let whole = panel.width == 16;
-    // SAFETY: the row exists, so its scale does, and `width` floats may be written at its place; a whole
-    // panel is 16 wide, another goes through `edge`, of which what lies inside the row is copied.
+    // SAFETY: the row exists, so its scale does, and `width` floats may be written at its place.
     unsafe {
         let row_scale = vdupq_n_f32(*panel.row_scales.add(row));
-        let out = panel.out.add(row * panel.out_stride);
-        let target = if whole { out } else { edge.as_mut_ptr() };
-        for (vector, sums) in sums.into_iter().enumerate() {
-            let lane = first + 4 * vector;
-            let scale = vmulq_f32(row_scale, vld1q_f32(panel.scales.add(lane)));
-            let bias = vld1q_f32(panel.bias.as_ptr().add(lane));
-            vst1q_f32(target.add(lane), vfmaq_f32(bias, vcvtq_f32_s32(sums), scale));
+        let mut results = [row_scale; VECTORS];
+        for (vector, (result, sums)) in results.iter_mut().zip(sums).enumerate() {
+            let scale = vmulq_f32(row_scale, vld1q_f32(panel.scales.add(first + 4 * vector)));
+            let bias = vld1q_f32(panel.bias.as_ptr().add(first + 4 * vector));
+            *result = vfmaq_f32(bias, vcvtq_f32_s32(sums), scale);
         }
-        if !whole {
-            for lane in first..panel.width.min(first + 4 * VECTORS) {
-                *out.add(lane) = edge[lane];
+        let out = panel.out.add(row * panel.out_stride).wrapping_add(first);
+        store(out, panel.width.saturating_sub(first), results);
+    }
+}
+
+/// Stores `4 * VECTORS` floats, or the first `width` where these are fewer.
+///
+/// # Safety
+/// As many floats may be written at `out`.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn store<const VECTORS: usize>(
+    out: *mut f32,
+    width: usize,
+    results: [float32x4_t; VECTORS],
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        if width >= 4 * VECTORS {
+            for (vector, result) in results.into_iter().enumerate() {
+                vst1q_f32(out.add(4 * vector), result);
             }
+        } else {
+            store_edge(out, width, &results);
         }
     }
+}
+
+/// # Safety
+/// `width` floats may be written at `out`, fewer than there are results.
+#[cold]
+#[inline(never)]
+#[target_feature(enable = "neon")]
+unsafe fn store_edge(out: *mut f32, width: usize, results: &[float32x4_t]) {
+    // SAFETY: the caller's; a vector is four floats.
+    unsafe { out.copy_from_nonoverlapping(results.as_ptr().cast(), width) }
 }

@@ -2,10 +2,11 @@
 
 use core::arch::aarch64::{
     float32x4_t, int8x16_t, int32x4_t, vandq_s8, vcvtq_n_f32_s32, vdupq_n_f32, vdupq_n_s8, vfmaq_f32,
-    vld1_u16, vld1q_f32, vld1q_u8, vreinterpretq_s8_u8, vshlq_n_s8, vst1q_f32,
+    vld1_u16, vld1q_f32, vld1q_u8, vreinterpretq_s8_u8, vshlq_n_s8,
 };
 use core::arch::asm;
 
+use super::finish::store;
 use crate::arch::int4_panel::Int4Panel;
 
 /// 16 bytes of packed weights as two registers of weights 16 times as large: inputs 0 to 3, and 4 to 7, of 4 outputs.
@@ -55,23 +56,15 @@ pub(super) unsafe fn finish<const VECTORS: usize>(
     first: usize,
     totals: [float32x4_t; VECTORS],
 ) {
-    let mut edge = [0.0_f32; 16];
-    let whole = panel.width == 16;
-    // SAFETY: the row exists, so its scale does, and `width` floats may be written at its place; a whole
-    // panel is 16 wide, another goes through `edge`, of which what lies inside the row is copied.
+    // SAFETY: the row exists, so its scale does, and `width` floats may be written at its place.
     unsafe {
         let row_scale = vdupq_n_f32(*panel.row_scales.add(row));
-        let out = panel.out.add(row * panel.out_stride);
-        let target = if whole { out } else { edge.as_mut_ptr() };
-        for (vector, totals) in totals.into_iter().enumerate() {
-            let lane = first + 4 * vector;
-            let bias = vld1q_f32(panel.bias.as_ptr().add(lane));
-            vst1q_f32(target.add(lane), vfmaq_f32(bias, totals, row_scale));
+        let mut results = totals;
+        for (vector, result) in results.iter_mut().enumerate() {
+            let bias = vld1q_f32(panel.bias.as_ptr().add(first + 4 * vector));
+            *result = vfmaq_f32(bias, *result, row_scale);
         }
-        if !whole {
-            for lane in first..panel.width.min(first + 4 * VECTORS) {
-                *out.add(lane) = edge[lane];
-            }
-        }
+        let out = panel.out.add(row * panel.out_stride).wrapping_add(first);
+        store(out, panel.width.saturating_sub(first), results);
     }
 }

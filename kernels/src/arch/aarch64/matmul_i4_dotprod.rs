@@ -1,6 +1,6 @@
 //! Int4 matrix product with `SDOT`.
 
-use core::arch::aarch64::{int8x16_t, int32x4_t, vdupq_n_f32, vdupq_n_s32, vld1q_s8};
+use core::arch::aarch64::{int8x16_t, int32x4_t, vdupq_n_f32, vdupq_n_s8, vdupq_n_s32, vld1q_s8};
 use core::arch::asm;
 
 use kinglet_model_format::Int4Matrix;
@@ -9,34 +9,46 @@ use super::int4::{add_group, finish, scales, unpack};
 use crate::arch::int4_panel::{Group, Int4Panel};
 use crate::matmul::Matmul;
 
-/// Up to 4 rows at a time: 16 accumulators.
+/// 4 rows at a time: 16 accumulators; the 1 to 3 rows behind them together.
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn matmul_i4_block16x4_dotprod<'a>(matmul: Matmul<'a, Int4Matrix<'a>>) {
     for panel in matmul.panels() {
-        let mut row = 0;
-        // SAFETY: each tile ends at or before the last row.
+        let quad_rows = panel.rows / 4 * 4;
+        // SAFETY: four rows, as long as there are four; the rows behind them stand in plain order.
         unsafe {
-            while panel.rows - row >= 4 {
+            for row in (0..quad_rows).step_by(4) {
                 tile::<4>(&panel, row);
-                row += 4;
             }
-            match panel.rows - row {
-                3 => tile::<3>(&panel, row),
-                2 => tile::<2>(&panel, row),
-                1 => tile::<1>(&panel, row),
-                _ => {}
-            }
+            tile_rest(&panel, quad_rows);
         }
     }
 }
 
-/// `ROWS` rows, in plain order, x 16 outputs.
+/// The 0 to 3 rows from `row` on.
 ///
 /// # Safety
-/// The rows from `row` on must exist.
+/// `row` is the number of rows rounded down to a multiple of 4.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-pub(super) unsafe fn tile<const ROWS: usize>(panel: &Int4Panel<'_>, row: usize) {
+pub(super) unsafe fn tile_rest(panel: &Int4Panel<'_>, row: usize) {
+    // SAFETY: the rows exist.
+    unsafe {
+        match panel.rows - row {
+            3 => tile::<3>(panel, row),
+            2 => tile::<2>(panel, row),
+            1 => tile::<1>(panel, row),
+            _ => {}
+        }
+    }
+}
+
+/// `ROWS` rows x 16 outputs: four rows side by side, or fewer in plain order.
+///
+/// # Safety
+/// The rows from `row` on must exist and stand in that order.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn tile<const ROWS: usize>(panel: &Int4Panel<'_>, row: usize) {
     let mut totals = [[vdupq_n_f32(0.0); 4]; ROWS];
     // SAFETY: the rows exist; the group is the panel's.
     unsafe {
@@ -58,7 +70,7 @@ pub(super) unsafe fn tile<const ROWS: usize>(panel: &Int4Panel<'_>, row: usize) 
 /// 16 times the sums of one group.
 ///
 /// # Safety
-/// The rows from `row` on must exist, and the group be one of the panel's.
+/// The rows from `row` on must exist, in the order that `tile` wants, and the group be one of the panel's.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn group_sums<const ROWS: usize>(
@@ -69,40 +81,145 @@ unsafe fn group_sums<const ROWS: usize>(
     let mut sums = [[vdupq_n_s32(0); 4]; ROWS];
     // SAFETY: each row has `inputs` bytes and the panel `8 * inputs`, of which the group's are read.
     unsafe {
-        let mut values = panel.values.add(row * panel.inputs + group.first);
-        let mut weights = panel.weights.add(group.first * 8);
-        let end = panel.weights.add(group.last * 8);
-        while weights < end {
-            let mut inputs = [vld1q_s8(values); ROWS];
-            for (index, inputs) in inputs.iter_mut().enumerate().skip(1) {
-                *inputs = vld1q_s8(values.add(index * panel.inputs));
-            }
-            for vector in 0..4 {
-                let [low, high] = unpack(weights.add(16 * vector));
-                for (sums, &inputs) in sums.iter_mut().zip(&inputs) {
-                    sums[vector] = sdot::<0>(sums[vector], low, inputs);
-                }
-                for (sums, &inputs) in sums.iter_mut().zip(&inputs) {
-                    sums[vector] = sdot::<1>(sums[vector], high, inputs);
-                }
-            }
-            for vector in 0..4 {
-                let [low, high] = unpack(weights.add(64 + 16 * vector));
-                for (sums, &inputs) in sums.iter_mut().zip(&inputs) {
-                    sums[vector] = sdot::<2>(sums[vector], low, inputs);
-                }
-                for (sums, &inputs) in sums.iter_mut().zip(&inputs) {
-                    sums[vector] = sdot::<3>(sums[vector], high, inputs);
-                }
-            }
-            weights = weights.add(128);
-            values = values.add(16);
+        let weights = panel.weights.add(group.first * 8);
+        let blocks = (group.last - group.first) / 16;
+        let values = panel.values.add(row * panel.inputs);
+        match ROWS {
+            1 => sums[0] = row_sums(values.add(group.first), weights, blocks),
+            4 => add_quad(&mut sums, values.add(4 * group.first), weights, blocks),
+            _ => add_rows(&mut sums, values.add(group.first), panel.inputs, weights, blocks),
         }
     }
     sums
 }
 
-/// 4 outputs x 4 inputs of weights times inputs `4 * QUARTER` to `4 * QUARTER + 3` of a row's 16.
+/// 8 inputs x 16 outputs of one row, in quarters `$q0` and `$q1` of `$x`: each register of weights unpacked in two.
+macro_rules! multiply_8 {
+    ($x:literal $q0:literal $q1:literal: $($weights:literal $low:literal $sum:literal),+) => {
+        concat!(
+            $("shl ", $low, ".16b, ", $weights, ".16b, #4\n",)+
+            $("and ", $weights, ".16b, ", $weights, ".16b, {mask:v}.16b\n",)+
+            $("sdot {", $sum, ":v}.4s, ", $low, ".16b, ", $x, ".4b[", $q0, "]\n",)+
+            $("sdot {", $sum, ":v}.4s, ", $weights, ".16b, ", $x, ".4b[", $q1, "]\n",)+
+        )
+    };
+}
+
+/// 16 inputs, in `$x`, x 16 outputs.
+macro_rules! multiply_16 {
+    ($x:literal) => {
+        concat!(
+            "ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [{weights}], #64\n",
+            "ld1 {{v4.16b, v5.16b, v6.16b, v7.16b}}, [{weights}], #64\n",
+            multiply_8!($x 0 1: "v0" "v18" "a", "v1" "v19" "b", "v2" "v20" "c", "v3" "v21" "d"),
+            multiply_8!($x 2 3: "v4" "v18" "a", "v5" "v19" "b", "v6" "v20" "c", "v7" "v21" "d"),
+        )
+    };
+}
+
+/// 16 times the sums of one row over `blocks` times 16 inputs.
+///
+/// # Safety
+/// `16 * blocks` bytes must be readable at `values`, `128 * blocks` at `weights`.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn row_sums(values: *const i8, weights: *const u8, blocks: usize) -> [int32x4_t; 4] {
+    let zero = vdupq_n_s32(0);
+    let (a, b, c, d);
+    // SAFETY: the caller's. Sums of products of int8 are all that is computed.
+    unsafe {
+        asm!(
+            "tbz {blocks}, #0, 2f",
+            "ldr q16, [{values}], #16",
+            multiply_16!("v16"),
+            "2:",
+            "lsr {blocks}, {blocks}, #1",
+            "cbz {blocks}, 4f",
+            "3:",
+            "ldp q16, q17, [{values}], #32",
+            multiply_16!("v16"),
+            "subs {blocks}, {blocks}, #1",
+            multiply_16!("v17"),
+            "b.ne 3b",
+            "4:",
+            values = inout(reg) values => _,
+            weights = inout(reg) weights => _,
+            blocks = inout(reg) blocks => _,
+            mask = in(vreg) vdupq_n_s8(0xf0_u8 as i8),
+            a = inout(vreg) zero => a, b = inout(vreg) zero => b,
+            c = inout(vreg) zero => c, d = inout(vreg) zero => d,
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _,
+            out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+            out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _, out("v21") _,
+            options(nostack, readonly),
+        );
+    }
+    [a, b, c, d]
+}
+
+/// Adds `blocks` times 16 inputs of rows in plain order.
+///
+/// # Safety
+/// `16 * blocks` bytes of each row must be readable at `values`, the rows `stride` apart, and `128 * blocks` at `weights`.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn add_rows<const ROWS: usize>(
+    sums: &mut [[int32x4_t; 4]; ROWS],
+    values: *const i8,
+    stride: usize,
+    weights: *const u8,
+    blocks: usize,
+) {
+    for block in 0..blocks {
+        // SAFETY: the caller's.
+        unsafe {
+            let (values, weights) = (values.add(16 * block), weights.add(128 * block));
+            let mut inputs = [vld1q_s8(values); ROWS];
+            for (row, inputs) in inputs.iter_mut().enumerate().skip(1) {
+                *inputs = vld1q_s8(values.add(row * stride));
+            }
+            for vector in 0..4 {
+                let [first, second] = unpack(weights.add(16 * vector));
+                let [third, fourth] = unpack(weights.add(64 + 16 * vector));
+                for (sums, &inputs) in sums.iter_mut().zip(&inputs) {
+                    let half = sdot::<1>(sdot::<0>(sums[vector], first, inputs), second, inputs);
+                    sums[vector] = sdot::<3>(sdot::<2>(half, third, inputs), fourth, inputs);
+                }
+            }
+        }
+    }
+}
+
+/// Adds `blocks` times 16 inputs of four rows side by side.
+///
+/// # Safety
+/// `64 * blocks` bytes must be readable at `values`, `128 * blocks` at `weights`; there must be four rows.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+unsafe fn add_quad<const ROWS: usize>(
+    sums: &mut [[int32x4_t; 4]; ROWS],
+    values: *const i8,
+    weights: *const u8,
+    blocks: usize,
+) {
+    for pair in 0..2 * blocks {
+        // SAFETY: the caller's.
+        unsafe {
+            let (values, weights) = (values.add(32 * pair), weights.add(64 * pair));
+            let inputs = [vld1q_s8(values), vld1q_s8(values.add(16))];
+            for vector in 0..4 {
+                for (weights, inputs) in unpack(weights.add(16 * vector)).into_iter().zip(inputs) {
+                    sums[0][vector] = sdot::<0>(sums[0][vector], weights, inputs);
+                    sums[1][vector] = sdot::<1>(sums[1][vector], weights, inputs);
+                    sums[2][vector] = sdot::<2>(sums[2][vector], weights, inputs);
+                    sums[3][vector] = sdot::<3>(sums[3][vector], weights, inputs);
+                }
+            }
+        }
+    }
+}
+
+/// 4 outputs x 4 inputs of weights times the 4 values in quarter `QUARTER` of `inputs`.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 fn sdot<const QUARTER: i32>(mut sums: int32x4_t, weights: int8x16_t, inputs: int8x16_t) -> int32x4_t {

@@ -15,31 +15,30 @@ use super::int4::{add_group, finish, scales};
 use crate::arch::int4_panel::{Group, Int4Panel};
 use crate::matmul::Matmul;
 
-/// Two rows x 8 outputs at a time, or one row x 16: 8 int16 and 8 int32 accumulators.
+/// Two rows x 8 outputs at a time, or one row x 16: 8 int16 and 8 int32 accumulators. The 1 to 3 rows behind the last four
+/// stand in plain order.
 #[target_feature(enable = "neon")]
 pub(super) fn matmul_i4_block16x4_neon<'a>(matmul: Matmul<'a, Int4Matrix<'a>>) {
     for panel in matmul.panels() {
-        for half in [0, 8] {
-            let mut row = 0;
-            // SAFETY: each tile ends at or before the last row; `half + 8 <= 16`.
-            unsafe {
-                while panel.rows - row >= 2 {
+        let quad_rows = panel.rows / 4 * 4;
+        // SAFETY: two rows of a four, then each row behind the last four; `half + 8 <= 16`.
+        unsafe {
+            for half in [0, 8] {
+                for row in (0..quad_rows).step_by(2) {
                     tile::<2, 2>(&panel, row, half);
-                    row += 2;
                 }
             }
-        }
-        if panel.rows % 2 == 1 {
-            // SAFETY: the last row exists.
-            unsafe { tile::<1, 4>(&panel, panel.rows - 1, 0) }
+            for row in quad_rows..panel.rows {
+                tile::<1, 4>(&panel, row, 0);
+            }
         }
     }
 }
 
-/// `ROWS` rows x `4 * VECTORS` outputs.
+/// `ROWS` rows x `4 * VECTORS` outputs: two rows of four that stand side by side, or one in plain order.
 ///
 /// # Safety
-/// The rows from `row` on must exist; `first` must be 0 or 8, `first + 4 * VECTORS` at most 16.
+/// The rows from `row` on must exist and stand in that order; `first` must be 0 or 8, `first + 4 * VECTORS` at most 16.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn tile<const ROWS: usize, const VECTORS: usize>(panel: &Int4Panel<'_>, row: usize, first: usize) {
@@ -65,7 +64,8 @@ unsafe fn tile<const ROWS: usize, const VECTORS: usize>(panel: &Int4Panel<'_>, r
 /// The sums of one group, two partial sums of each of two outputs a vector.
 ///
 /// # Safety
-/// The rows from `row` on must exist, the group be one of the panel's, and `first + 4 * VECTORS` at most 16.
+/// The rows from `row` on must exist, in the order that `tile` wants, the group be one of the panel's, and
+/// `first + 4 * VECTORS` at most 16.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn group_sums<const ROWS: usize, const VECTORS: usize>(
@@ -79,15 +79,17 @@ unsafe fn group_sums<const ROWS: usize, const VECTORS: usize>(
         let mut products = [[[vdupq_n_s16(0); 2]; VECTORS]; ROWS];
         // SAFETY: each row has `inputs` bytes and the panel `8 * inputs`, of which the group's are read.
         unsafe {
-            let mut values = panel.values.add(row * panel.inputs + chunk);
+            // 4 inputs of a row take 4 bytes in plain order, 16 among four rows.
+            let step = if ROWS == 1 { 4 } else { 16 };
+            let row_start =
+                if ROWS == 1 { row * panel.inputs } else { row / 4 * 4 * panel.inputs + row % 4 * 4 };
+            let mut values = panel.values.add(row_start + chunk / 4 * step);
             let mut weights = panel.weights.add(chunk * 8 + first * 4);
             for _ in 0..(group.last - chunk).min(128) / 16 {
-                for step in 0..2 {
-                    let values = values.add(8 * step);
-                    multiply(&mut products, values, panel.inputs, weights.add(64 * step));
-                }
+                multiply(&mut products, values, step, weights);
+                multiply(&mut products, values.add(2 * step), step, weights.add(64));
                 weights = weights.add(128);
-                values = values.add(16);
+                values = values.add(4 * step);
             }
         }
         for (sums, products) in sums.iter_mut().zip(products) {
@@ -102,13 +104,13 @@ unsafe fn group_sums<const ROWS: usize, const VECTORS: usize>(
 /// Adds the products of 8 inputs and `4 * VECTORS` outputs.
 ///
 /// # Safety
-/// 8 values must be readable at `values + row * stride` for each row, `16 * VECTORS` bytes at `weights`.
+/// 4 values must be readable at `values + 4 * row` and `step` behind, for each row, `16 * VECTORS` bytes at `weights`.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn multiply<const ROWS: usize, const VECTORS: usize>(
     products: &mut [[[int16x8_t; 2]; VECTORS]; ROWS],
     values: *const i8,
-    stride: usize,
+    step: usize,
     weights: *const u8,
 ) {
     let zero = vreinterpretq_s8_s32(vdupq_n_s32(0));
@@ -116,9 +118,9 @@ unsafe fn multiply<const ROWS: usize, const VECTORS: usize>(
     // SAFETY: the caller's.
     unsafe {
         for (row, inputs) in inputs.iter_mut().enumerate() {
-            let values = values.add(row * stride).cast::<i32>();
-            *inputs =
-                [vld1q_dup_s32(values), vld1q_dup_s32(values.add(1))].map(|four| vreinterpretq_s8_s32(four));
+            let [first, second] = [values.add(4 * row), values.add(4 * row + step)];
+            *inputs = [vld1q_dup_s32(first.cast()), vld1q_dup_s32(second.cast())]
+                .map(|four| vreinterpretq_s8_s32(four));
         }
         for vector in 0..VECTORS {
             let packed = vreinterpretq_s8_u8(vld1q_u8(weights.add(16 * vector)));

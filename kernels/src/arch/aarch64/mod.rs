@@ -24,10 +24,8 @@ use crate::{InstructionSet, Kernels};
 pub(crate) fn dispatch_quantize_rows(kernels: Kernels, quantization: Quantization<'_>) {
     match kernels.instruction_set() {
         // SAFETY: `Kernels` proves that NEON exists.
-        InstructionSet::I8mm => unsafe { quantize::quantize_rows_neon::<true>(quantization) },
-        // SAFETY: as above.
-        InstructionSet::Dotprod | InstructionSet::Neon => unsafe {
-            quantize::quantize_rows_neon::<false>(quantization)
+        InstructionSet::I8mm | InstructionSet::Dotprod | InstructionSet::Neon => unsafe {
+            quantize::quantize_rows_neon(quantization)
         },
         _ => scalar::quantize_rows(quantization),
     }

@@ -1,13 +1,14 @@
 //! Row quantization with NEON.
 
 use core::arch::aarch64::{
-    int8x16_t, uint32x4_t, vabsq_f32, vcvtnq_s32_f32, vdupq_n_f32, vdupq_n_u32, vget_high_s8, vget_low_s8,
-    vld1q_f32_x4, vmaxq_u32, vmaxvq_u32, vmulq_f32, vreinterpretq_s8_s16, vreinterpretq_s16_s32,
-    vreinterpretq_u32_f32, vst1_s8, vst1q_s8, vuzp1q_s8, vuzp1q_s16,
+    float32x4_t, int8x16_t, int32x4x4_t, uint32x4_t, vabsq_f32, vbicq_u32, vcltq_f32, vcvtnq_s32_f32,
+    vdivq_f32, vdupq_n_f32, vdupq_n_u32, vgetq_lane_f32, vld1q_f32, vld1q_f32_x4, vmaxq_u32, vmaxvq_u32,
+    vmulq_f32, vpmaxq_u32, vreinterpretq_f32_u32, vreinterpretq_s8_s16, vreinterpretq_s16_s32,
+    vreinterpretq_s32_s8, vreinterpretq_u32_f32, vst1q_f32, vst1q_s8, vst4q_s32, vuzp1q_s8, vuzp1q_s16,
 };
 use core::arch::asm;
 
-use crate::arch::scalar::{RowScale, finite, row_scale};
+use crate::arch::scalar::{RowScale, SMALLEST_MAXIMUM, finite, row_scale};
 use crate::quantize::Quantization;
 
 /// The magnitudes of four registers into the accumulators a, b, c, d, as integers.
@@ -26,14 +27,15 @@ macro_rules! largest {
     };
 }
 
-/// 32 values: loaded, scaled, rounded to even and narrowed to their low bytes, into two registers.
+/// 32 values: loaded from two places, scaled, rounded to even and narrowed to their low bytes, into two registers.
 macro_rules! quantize_32 {
-    ($low:literal $high:literal) => {
+    ($source0:literal $lane0:literal $low:literal, $source1:literal $lane1:literal $high:literal) => {
         concat!(
-            "ld1 {{v0.4s, v1.4s, v2.4s, v3.4s}}, [{source}], #64\n",
-            "ld1 {{v4.4s, v5.4s, v6.4s, v7.4s}}, [{source}], #64\n",
-            quantize_32!(@ "fmul" ", {inverse:v}.s[0]": "v0" "v1" "v2" "v3" "v4" "v5" "v6" "v7"),
-            quantize_32!(@ "fcvtns" "": "v0" "v1" "v2" "v3" "v4" "v5" "v6" "v7"),
+            "ld1 {{v0.4s, v1.4s, v2.4s, v3.4s}}, [{", $source0, "}], #64\n",
+            "ld1 {{v4.4s, v5.4s, v6.4s, v7.4s}}, [{", $source1, "}], #64\n",
+            quantize_32!(@ "fmul" ", {inverse:v}.s[" $lane0 "]": "v0" "v1" "v2" "v3"),
+            quantize_32!(@ "fmul" ", {inverse:v}.s[" $lane1 "]": "v4" "v5" "v6" "v7"),
+            quantize_32!(@ "fcvtns" "" "" "": "v0" "v1" "v2" "v3" "v4" "v5" "v6" "v7"),
             "uzp1 v0.8h, v0.8h, v1.8h\n",
             "uzp1 v2.8h, v2.8h, v3.8h\n",
             "uzp1 v4.8h, v4.8h, v5.8h\n",
@@ -42,67 +44,88 @@ macro_rules! quantize_32 {
             "uzp1 ", $high, ".16b, v4.16b, v6.16b\n",
         )
     };
-    (@ $name:literal $operand:literal: $($v:literal)+) => {
-        concat!($($name, " ", $v, ".4s, ", $v, ".4s", $operand, "\n"),+)
+    (@ $name:literal $operand:literal $lane:literal $end:literal: $($v:literal)+) => {
+        concat!($($name, " ", $v, ".4s, ", $v, ".4s", $operand, $lane, $end, "\n"),+)
     };
 }
 
-/// Blocks of 64 values, at least one, to `$target`, which moves on; `$store` stores v16 to v19.
-macro_rules! quantize_blocks {
-    ($blocks:ident, $inverse:ident, $target:ident, $($store:literal),+; $($operand:tt)*) => {
-        asm!(
-            "2:",
-            quantize_32!("v16" "v17"),
-            "subs {blocks}, {blocks}, #1",
-            quantize_32!("v18" "v19"),
-            $($store,)+
-            "b.ne 2b",
-            source = inout(reg) $blocks.as_ptr() => _,
-            blocks = inout(reg) $blocks.len() => _,
-            target = inout(reg) $target,
-            inverse = in(vreg) vdupq_n_f32($inverse),
-            $($operand)*
-            out("v0") _, out("v1") _, out("v2") _, out("v3") _,
-            out("v4") _, out("v5") _, out("v6") _, out("v7") _,
-            out("v16") _, out("v17") _, out("v18") _, out("v19") _,
-            options(nostack),
-        )
-    };
-}
-
-/// Every row. `PAIRS`: the order [`RowOrder::PairsOf8`](crate::quantize::RowOrder::PairsOf8), else
-/// [`RowOrder::Rows`](crate::quantize::RowOrder::Rows).
+/// Every row, in the order [`RowOrder::Quads`](crate::quantize::RowOrder::Quads).
 #[target_feature(enable = "neon")]
-pub(super) fn quantize_rows_neon<const PAIRS: bool>(quantization: Quantization<'_>) {
+pub(super) fn quantize_rows_neon(quantization: Quantization<'_>) {
     let Quantization { source, source_stride, inputs, padded_inputs, values, scales } = quantization;
-    let rows = scales.len();
-    for (row, scale_out) in scales.iter_mut().enumerate() {
-        let source = &source[row * source_stride..][..inputs];
-        let maximum = largest_magnitude(source);
-        let finite_row = maximum <= f32::MAX.to_bits();
-        let scale =
-            if finite_row { RowScale::for_maximum(f32::from_bits(maximum)) } else { row_scale(source) };
-        *scale_out = scale.scale;
-        let paired = PAIRS && row < rows / 2 * 2;
-        let start = if paired { (row & !1) * padded_inputs + (row & 1) * 8 } else { row * padded_inputs };
-        // SAFETY: a row takes `padded_inputs` bytes from its start on; the first of a pair takes every other 8
-        // of `2 * padded_inputs`, the second the 8 after each, and both rows of the pair exist.
+    if padded_inputs == 0 {
+        return scales.fill(0.0);
+    }
+    let row = |row: usize| &source[row * source_stride..][..inputs];
+    let (quads, rest) = scales.as_chunks_mut::<4>();
+    let quad_rows = 4 * quads.len();
+    let (quad_values, rest_values) = values.split_at_mut(quad_rows * padded_inputs);
+    for ((quad, scales), values) in
+        quads.iter_mut().enumerate().zip(quad_values.chunks_exact_mut(4 * padded_inputs))
+    {
+        let rows = [0, 1, 2, 3].map(|index| row(4 * quad + index));
+        let (row_scales, inverses, finite) = quad_factors(rows);
+        // SAFETY: there are four scales; the rows have the same length and `values` as many bytes as four of them with padding to 16.
         unsafe {
-            let target = values.as_mut_ptr().add(start);
-            match (paired, finite_row) {
-                (true, true) => quantize_row::<true>(source, scale.inverse, target),
-                (false, true) => quantize_row::<false>(source, scale.inverse, target),
-                (true, false) => quantize_strange_row::<true>(source, scale.inverse, target),
-                (false, false) => quantize_strange_row::<false>(source, scale.inverse, target),
+            vst1q_f32(scales.as_mut_ptr(), row_scales);
+            if finite {
+                quantize_quad(rows, inverses, values.as_mut_ptr());
+            } else {
+                quantize_strange_quad(rows, inverses, values.as_mut_ptr());
+            }
+        }
+    }
+    for ((index, scale_out), values) in
+        rest.iter_mut().enumerate().zip(rest_values.chunks_exact_mut(padded_inputs))
+    {
+        let row = row(quad_rows + index);
+        let maximum = vmaxvq_u32(largest_magnitudes(row));
+        let finite = maximum <= f32::MAX.to_bits();
+        let scale = if finite { RowScale::for_maximum(f32::from_bits(maximum)) } else { row_scale(row) };
+        *scale_out = scale.scale;
+        // SAFETY: `values` has as many bytes as the row with padding to 16.
+        unsafe {
+            if finite {
+                quantize_row(row, scale.inverse, values.as_mut_ptr());
+            } else {
+                quantize_strange_row(row, scale.inverse, values.as_mut_ptr());
             }
         }
     }
 }
 
-/// The largest magnitude as bits, which order as the floats do; above infinity's where there is a NaN.
+/// Scales and inverse scales of four rows, and whether these hold neither NaN nor infinity.
 #[inline]
 #[target_feature(enable = "neon")]
-fn largest_magnitude(row: &[f32]) -> u32 {
+fn quad_factors(rows: [&[f32]; 4]) -> (float32x4_t, float32x4_t, bool) {
+    let [a, b, c, d] = rows.map(|row| largest_magnitudes(row));
+    let maxima = vpmaxq_u32(vpmaxq_u32(a, b), vpmaxq_u32(c, d));
+    if vmaxvq_u32(maxima) > f32::MAX.to_bits() {
+        return strange_factors(rows);
+    }
+    // `RowScale::for_maximum`, four at a time.
+    let (maxima, most) = (vreinterpretq_f32_u32(maxima), vdupq_n_f32(127.0));
+    let zeros = vcltq_f32(maxima, vdupq_n_f32(SMALLEST_MAXIMUM));
+    let keep = |quotient| vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(quotient), zeros));
+    let (scales, inverses) = (keep(vdivq_f32(maxima, most)), keep(vdivq_f32(most, maxima)));
+    (scales, inverses, true)
+}
+
+/// The factors of four rows of which one holds NaN or infinity.
+#[cold]
+#[inline(never)]
+#[target_feature(enable = "neon")]
+fn strange_factors(rows: [&[f32]; 4]) -> (float32x4_t, float32x4_t, bool) {
+    let factors = rows.map(row_scale);
+    let [scales, inverses] = [factors.map(|factors| factors.scale), factors.map(|factors| factors.inverse)];
+    // SAFETY: four floats each.
+    unsafe { (vld1q_f32(scales.as_ptr()), vld1q_f32(inverses.as_ptr()), false) }
+}
+
+/// The largest magnitudes, of each fourth value, as bits, which order as the floats do; above infinity's where there is a NaN.
+#[inline]
+#[target_feature(enable = "neon")]
+fn largest_magnitudes(row: &[f32]) -> uint32x4_t {
     let zero = vdupq_n_u32(0);
     let mut largest = [zero; 4];
     let (blocks, rest) = row.as_chunks::<64>();
@@ -142,7 +165,7 @@ fn largest_magnitude(row: &[f32]) -> u32 {
         }
     }
     let [a, b, c, d] = largest;
-    vmaxvq_u32(vmaxq_u32(vmaxq_u32(a, b), vmaxq_u32(c, d)))
+    vmaxq_u32(vmaxq_u32(a, b), vmaxq_u32(c, d))
 }
 
 /// `tail` and zeros. Not a copy of slices: a call would cost more than the few values.
@@ -169,41 +192,112 @@ fn larger([a, b, c, d]: [uint32x4_t; 4], chunk: &[f32; 16]) -> [uint32x4_t; 4] {
     ]
 }
 
+/// Four rows that hold neither NaN nor infinity.
+///
+/// # Safety
+/// The rows must have the same length; 4 times as many bytes, with padding to 16, may be written at `target`.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn quantize_quad(rows: [&[f32]; 4], inverses: float32x4_t, mut target: *mut i8) {
+    let [(chunks, a), (_, b), (_, c), (_, d)] = rows.map(<[f32]>::as_chunks::<16>);
+    if !chunks.is_empty() {
+        let [p, q, r, s] = rows.map(<[f32]>::as_ptr);
+        // SAFETY: 16 floats are read of each row for each chunk, of which there is at least one, and 64 bytes written.
+        unsafe {
+            asm!(
+                "2:",
+                quantize_32!("p" 0 "v16", "q" 1 "v17"),
+                "subs {chunks}, {chunks}, #1",
+                quantize_32!("r" 2 "v18", "s" 3 "v19"),
+                "st4 {{v16.4s, v17.4s, v18.4s, v19.4s}}, [{target}], #64",
+                "b.ne 2b",
+                p = inout(reg) p => _, q = inout(reg) q => _, r = inout(reg) r => _, s = inout(reg) s => _,
+                chunks = inout(reg) chunks.len() => _,
+                target = inout(reg) target,
+                inverse = in(vreg) inverses,
+                out("v0") _, out("v1") _, out("v2") _, out("v3") _,
+                out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+                out("v16") _, out("v17") _, out("v18") _, out("v19") _,
+                options(nostack),
+            );
+        }
+    }
+    if !a.is_empty() {
+        // SAFETY: the caller's: the last inputs take the last 64 bytes.
+        unsafe { store_quad(target, [a, b, c, d].map(padded), inverses) }
+    }
+}
+
+/// Four rows that may hold anything.
+///
+/// # Safety
+/// As for `quantize_quad`.
+#[cold]
+#[target_feature(enable = "neon")]
+unsafe fn quantize_strange_quad(rows: [&[f32]; 4], inverses: float32x4_t, target: *mut i8) {
+    for start in (0..rows[0].len()).step_by(16) {
+        let chunks = rows.map(|row| padded(&row[start..row.len().min(start + 16)]).map(finite));
+        // SAFETY: the caller's: each 16 inputs take the next 64 bytes.
+        unsafe { store_quad(target.add(4 * start), chunks, inverses) }
+    }
+}
+
+/// Stores 16 inputs of four rows.
+///
+/// # Safety
+/// 64 bytes at `target` may be written.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn store_quad(target: *mut i8, chunks: [[f32; 16]; 4], inverses: float32x4_t) {
+    let quantized = |row: usize, inverse| vreinterpretq_s32_s8(quantize_16(&chunks[row], inverse));
+    let rows = int32x4x4_t(
+        quantized(0, vgetq_lane_f32::<0>(inverses)),
+        quantized(1, vgetq_lane_f32::<1>(inverses)),
+        quantized(2, vgetq_lane_f32::<2>(inverses)),
+        quantized(3, vgetq_lane_f32::<3>(inverses)),
+    );
+    // SAFETY: the caller's.
+    unsafe { vst4q_s32(target.cast(), rows) }
+}
+
 /// One row that holds neither NaN nor infinity.
 ///
 /// # Safety
-/// Where `PAIRED`, 8 bytes at `target` and at every 16th after it may be written, else all bytes, in both
-/// cases as many as the row has inputs with padding to 16.
+/// As many bytes at `target` as the row has inputs, with padding to 16, may be written.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn quantize_row<const PAIRED: bool>(row: &[f32], inverse: f32, mut target: *mut i8) {
+unsafe fn quantize_row(row: &[f32], inverse: f32, mut target: *mut i8) {
     let (blocks, rest) = row.as_chunks::<64>();
-    // SAFETY: 64 floats are read of each block, and there is at least one; the caller's for what is written.
-    unsafe {
-        if blocks.is_empty() {
-        } else if PAIRED {
-            quantize_blocks!(blocks, inverse, target,
-                "st1 {{v16.d}}[0], [{target}], {step}", "st1 {{v16.d}}[1], [{target}], {step}",
-                "st1 {{v17.d}}[0], [{target}], {step}", "st1 {{v17.d}}[1], [{target}], {step}",
-                "st1 {{v18.d}}[0], [{target}], {step}", "st1 {{v18.d}}[1], [{target}], {step}",
-                "st1 {{v19.d}}[0], [{target}], {step}", "st1 {{v19.d}}[1], [{target}], {step}";
-                step = in(reg) 16_usize,);
-        } else {
-            quantize_blocks!(blocks, inverse, target,
-                "st1 {{v16.16b, v17.16b, v18.16b, v19.16b}}, [{target}], #64";);
+    if !blocks.is_empty() {
+        let source = blocks.as_ptr().cast::<f32>();
+        // SAFETY: 64 floats are read of each block, of which there is at least one, and 64 bytes written.
+        unsafe {
+            asm!(
+                "2:",
+                quantize_32!("source" 0 "v16", "source" 0 "v17"),
+                "subs {blocks}, {blocks}, #1",
+                quantize_32!("source" 0 "v18", "source" 0 "v19"),
+                "st1 {{v16.16b, v17.16b, v18.16b, v19.16b}}, [{target}], #64",
+                "b.ne 2b",
+                source = inout(reg) source => _,
+                blocks = inout(reg) blocks.len() => _,
+                target = inout(reg) target,
+                inverse = in(vreg) vdupq_n_f32(inverse),
+                out("v0") _, out("v1") _, out("v2") _, out("v3") _,
+                out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+                out("v16") _, out("v17") _, out("v18") _, out("v19") _,
+                options(nostack),
+            );
         }
-    }
-    if rest.is_empty() {
-        return;
     }
     let (chunks, tail) = rest.as_chunks::<16>();
     // SAFETY: the caller's: each chunk takes the next 16 bytes.
     unsafe {
-        for chunk in chunks {
-            target = store::<PAIRED>(target, quantize_16(chunk, inverse));
+        for (index, chunk) in chunks.iter().enumerate() {
+            vst1q_s8(target.add(16 * index), quantize_16(chunk, inverse));
         }
         if !tail.is_empty() {
-            store::<PAIRED>(target, quantize_16(&padded(tail), inverse));
+            vst1q_s8(target.add(16 * chunks.len()), quantize_16(&padded(tail), inverse));
         }
     }
 }
@@ -214,30 +308,12 @@ unsafe fn quantize_row<const PAIRED: bool>(row: &[f32], inverse: f32, mut target
 /// As for `quantize_row`.
 #[cold]
 #[target_feature(enable = "neon")]
-unsafe fn quantize_strange_row<const PAIRED: bool>(row: &[f32], inverse: f32, mut target: *mut i8) {
-    for chunk in row.chunks(16) {
+unsafe fn quantize_strange_row(row: &[f32], inverse: f32, target: *mut i8) {
+    for (index, chunk) in row.chunks(16).enumerate() {
+        let chunk = padded(chunk).map(finite);
         // SAFETY: the caller's: each chunk takes the next 16 bytes.
-        target = unsafe { store::<PAIRED>(target, quantize_16(&padded(chunk).map(finite), inverse)) };
+        unsafe { vst1q_s8(target.add(16 * index), quantize_16(&chunk, inverse)) }
     }
-}
-
-/// Stores 16 values and gives the place of the next.
-///
-/// # Safety
-/// 16 bytes at `target` may be written, or where `PAIRED` 8 there and 8 from the 16th on.
-#[inline]
-#[target_feature(enable = "neon")]
-unsafe fn store<const PAIRED: bool>(target: *mut i8, values: int8x16_t) -> *mut i8 {
-    // SAFETY: the caller's. The place of the next may lie outside, where nothing is stored.
-    unsafe {
-        if PAIRED {
-            vst1_s8(target, vget_low_s8(values));
-            vst1_s8(target.add(16), vget_high_s8(values));
-        } else {
-            vst1q_s8(target, values);
-        }
-    }
-    target.wrapping_add(if PAIRED { 32 } else { 16 })
 }
 
 /// Rounded to even; the low bytes of the integers, which all lie within -127 to 127.

@@ -6,6 +6,8 @@ mod quantize;
 
 pub(crate) use matmul_i4::matmul_i4_block16x4;
 pub(crate) use matmul_i8::matmul_i8_block16x4;
+#[cfg(target_arch = "aarch64")]
+pub(crate) use quantize::SMALLEST_MAXIMUM;
 pub(crate) use quantize::{RowScale, quantize_rows};
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 pub(crate) use quantize::{finite, row_scale};

@@ -3,7 +3,7 @@
 use crate::quantize::Quantization;
 
 /// Rows whose largest magnitude is below this become zeros: `127 / max` must stay finite, and the scale normal.
-const SMALLEST_MAXIMUM: f32 = 1e-35;
+pub(crate) const SMALLEST_MAXIMUM: f32 = 1e-35;
 
 /// The two factors of one row.
 #[derive(Debug, Clone, Copy, PartialEq)]
