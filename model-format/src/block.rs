@@ -446,7 +446,12 @@ impl<'a> Resolver<'a> {
         Ok(Norm { weight, bias: self.optional_vector(role, Part::Bias, width)? })
     }
 
-    fn optional_vector(&self, role: Role, part: Part, length: usize) -> Result<Option<&'a [f32]>, Rule> {
+    pub(crate) fn optional_vector(
+        &self,
+        role: Role,
+        part: Part,
+        length: usize,
+    ) -> Result<Option<&'a [f32]>, Rule> {
         self.vector(role, self.layer.slot(role, part), length)
     }
 
@@ -467,7 +472,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// No role outside `roles`, and no parameter from `parameters` on.
-    fn only(&self, roles: &[Role], parameters: usize) -> Result<(), Rule> {
+    pub(crate) fn only(&self, roles: &[Role], parameters: usize) -> Result<(), Rule> {
         if self.layer.slots().any(|slot| !roles.contains(&slot.role)) {
             return Err(Rule::SlotUnknown { layer: self.layer.index });
         }
@@ -477,7 +482,7 @@ impl<'a> Resolver<'a> {
         Ok(())
     }
 
-    fn missing(&self, role: Role) -> Rule {
+    pub(crate) fn missing(&self, role: Role) -> Rule {
         Rule::SlotMissing { layer: self.layer.index, role: role.name() }
     }
 

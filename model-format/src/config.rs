@@ -2,12 +2,15 @@
 
 use crate::error::Rule;
 use crate::fields::Fields;
+use crate::filter_bank::FilterBankConfig;
 
 /// Where the encoder's input comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrontendKind {
     /// The raw waveform through strided convolutions.
     Waveform,
+    /// Log energies of mel bands.
+    FilterBank(FilterBankConfig),
 }
 
 /// The part before the encoder.
@@ -17,7 +20,7 @@ pub struct FrontendConfig {
     pub kind: FrontendKind,
     /// Samples a second that the network was trained on.
     pub sample_rate: u32,
-    /// Number of convolutions.
+    /// Number of convolutions; none behind a filter bank.
     pub convolutions: usize,
 }
 
@@ -192,6 +195,7 @@ impl Config {
     pub fn encoder_inputs(&self) -> usize {
         match self.frontend.kind {
             FrontendKind::Waveform => self.encoder.width,
+            FrontendKind::FilterBank(bank) => bank.width(),
         }
     }
 
@@ -200,13 +204,7 @@ impl Config {
 
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, Rule> {
         let mut fields = Fields::new(bytes);
-        let kind = match fields.u32()? {
-            1 => FrontendKind::Waveform,
-            _ => return Err(Rule::Code("frontend")),
-        };
-        let sample_rate = fields.count("sample_rate", 8_000, 48_000)? as u32;
-        let convolutions = fields.count("convolutions", 1, MAX_CONVOLUTIONS)?;
-        fields.zeros(20)?;
+        let frontend = parse_frontend(&mut fields)?;
         let encoder = parse_stack(&mut fields)?;
         let decoder = parse_stack(&mut fields)?;
         check_decoder(&decoder)?;
@@ -220,10 +218,27 @@ impl Config {
         }
         fields.zeros(16)?;
         fields.end()?;
-        let frontend = FrontendConfig { kind, sample_rate, convolutions };
         let tokens = Tokens { begin, end, max_per_second };
         Ok(Self { frontend, encoder, decoder, vocabulary, tokens })
     }
+}
+
+fn parse_frontend(fields: &mut Fields<'_>) -> Result<FrontendConfig, Rule> {
+    let code = fields.u32()?;
+    let sample_rate = fields.count("sample_rate", 8_000, 48_000)? as u32;
+    let (kind, convolutions) = match code {
+        1 => {
+            let convolutions = fields.count("convolutions", 1, MAX_CONVOLUTIONS)?;
+            fields.zeros(20)?;
+            (FrontendKind::Waveform, convolutions)
+        }
+        2 => {
+            fields.zeros(4)?;
+            (FrontendKind::FilterBank(FilterBankConfig::parse(fields)?), 0)
+        }
+        _ => return Err(Rule::Code("frontend")),
+    };
+    Ok(FrontendConfig { kind, sample_rate, convolutions })
 }
 
 fn parse_stack(fields: &mut Fields<'_>) -> Result<StackConfig, Rule> {

@@ -29,6 +29,7 @@ mod config;
 mod matrix;
 mod tensor;
 mod layer;
+mod filter_bank;
 mod memory;
 mod residual;
 mod block;
@@ -46,6 +47,7 @@ pub use config::{
     StackConfig, Tokens,
 };
 pub use error::{FormatError, Rule};
+pub use filter_bank::{FILTER_BANK_TRANSFORM, FilterBank, FilterBankConfig, Window};
 pub use layer::{Layer, LayerKind, LayerTable, Part, Role, Slot};
 pub use matrix::{
     FloatMatrix, INPUT_BLOCK, INPUT_PAD, Int4Matrix, Int8Matrix, Matrix, MatrixShapeError, OUTPUT_BLOCK,

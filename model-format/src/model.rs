@@ -1,8 +1,9 @@
 //! The whole model: parse once, then trust.
 
 use crate::block::{Convolution, CtcHead, DecoderBlock, EncoderBlock, Norm, OutputHead, Resolver};
-use crate::config::Config;
+use crate::config::{Config, FrontendKind};
 use crate::error::{FormatError, Rule};
+use crate::filter_bank::FilterBank;
 use crate::layer::{Layer, LayerKind, LayerTable};
 use crate::residual::check_sharing;
 use crate::section::{Section, SectionKind, parse_sections};
@@ -111,6 +112,13 @@ impl<'a> Model<'a> {
         })
     }
 
+    /// The filter bank in front of the encoder, where the frontend is one.
+    pub fn filter_bank(&self) -> Option<FilterBank<'a>> {
+        let FrontendKind::FilterBank(sizes) = self.config.frontend.kind else { return None };
+        let layer = self.layers_of(LayerKind::FilterBank).next()?;
+        Resolver { tensors: self.tensors, layer }.filter_bank(&self.config, sizes).ok()
+    }
+
     /// The blocks of the encoder, in the order in which they run.
     pub fn encoder_blocks(&self) -> impl Iterator<Item = EncoderBlock<'a>> + use<'a> {
         let (tensors, config) = (self.tensors, self.config);
@@ -160,13 +168,17 @@ fn check_layers<'a>(
         Some(layer) if layer.kind == kind => Ok(Resolver { tensors, layer }),
         _ => Err(Rule::LayerOrder),
     };
-    let mut channels = 1;
-    for _ in 0..config.frontend.convolutions {
-        channels = next(LayerKind::Convolution)?.convolution(channels)?.outputs;
-    }
     let mut inputs = config.encoder_inputs();
-    if channels != inputs {
-        return Err(Rule::LayerOrder);
+    if let FrontendKind::FilterBank(sizes) = config.frontend.kind {
+        next(LayerKind::FilterBank)?.filter_bank(config, sizes)?;
+    } else {
+        let mut channels = 1;
+        for _ in 0..config.frontend.convolutions {
+            channels = next(LayerKind::Convolution)?.convolution(channels)?.outputs;
+        }
+        if channels != inputs {
+            return Err(Rule::LayerOrder);
+        }
     }
     for _ in 0..config.encoder.layers {
         next(LayerKind::EncoderBlock)?.encoder_block(config, inputs)?;

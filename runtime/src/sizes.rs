@@ -251,7 +251,9 @@ fn longest_piece(model: &Model<'_>) -> usize {
 
 fn check_supported(model: &Model<'_>) -> Result<(), Error> {
     let config = model.config();
-    let FrontendKind::Waveform = config.frontend.kind;
+    if config.frontend.kind != FrontendKind::Waveform {
+        return Err(Error::Unsupported("a filter bank"));
+    }
     if config.frontend.sample_rate != SAMPLE_RATE {
         return Err(Error::Unsupported("another sample rate than 16 kHz"));
     }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use kinglet_model_format::{LayerKind, Model, VERSION};
+use kinglet_model_format::{FrontendKind, LayerKind, Model, VERSION};
 
 use super::model;
 use crate::failure::Failure;
@@ -75,11 +75,17 @@ fn overview(model: &Model<'_>, length: usize, out: &mut impl Write) -> io::Resul
             stack.positions
         )?;
     }
-    writeln!(
-        out,
-        "{} tokens, {} Hz, {} convolutions in front",
-        config.vocabulary, config.frontend.sample_rate, config.frontend.convolutions
-    )?;
+    let front = match config.frontend.kind {
+        FrontendKind::Waveform => format!("{} convolutions in front", config.frontend.convolutions),
+        FrontendKind::FilterBank(bank) => format!(
+            "{} mel bands in front, {} frames of {} samples stacked every {}",
+            bank.mels,
+            bank.stacked,
+            bank.frame_length,
+            bank.row_samples()
+        ),
+    };
+    writeln!(out, "{} tokens, {} Hz, {front}", config.vocabulary, config.frontend.sample_rate)?;
     writeln!(out, "\n{:<12} {:>11}", "section", "bytes")?;
     for section in model.sections() {
         writeln!(out, "{:<12} {:>11}", section.kind.to_string(), section.bytes.len())?;

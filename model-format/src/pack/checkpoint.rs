@@ -41,7 +41,10 @@ pub(crate) struct ShareConfig {
 impl CheckpointConfig {
     /// Values a frame of the encoder's input.
     pub(crate) fn encoder_inputs(&self) -> usize {
-        self.encoder.width
+        self.frontend
+            .filter_bank
+            .as_ref()
+            .map_or(self.encoder.width, |bank| bank.mels.saturating_mul(bank.stacked))
     }
 }
 
@@ -50,7 +53,24 @@ impl CheckpointConfig {
 pub(crate) struct Frontend {
     pub(crate) kind: String,
     pub(crate) sample_rate: u32,
+    #[serde(default)]
     pub(crate) convolutions: Vec<ConvolutionConfig>,
+    #[serde(default)]
+    pub(crate) filter_bank: Option<FilterBankEntry>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FilterBankEntry {
+    pub(crate) mels: usize,
+    pub(crate) frame_length: usize,
+    pub(crate) frame_shift: usize,
+    pub(crate) stacked: usize,
+    pub(crate) stride: usize,
+    pub(crate) window: String,
+    pub(crate) pre_emphasis: f32,
+    pub(crate) low_hz: u32,
+    pub(crate) high_hz: u32,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -1,12 +1,13 @@
 //! Walks the network that a config describes: which tensor goes where, in which kind.
 
-use super::checkpoint::{Checkpoint, ConvolutionConfig, DecoderParts, Stack};
+use super::checkpoint::{Checkpoint, ConvolutionConfig, DecoderParts, FilterBankEntry, Stack};
 use super::error::PackError;
 use super::lay_out::{StoredTensor, store_float, store_vector};
 use super::options::PackOptions;
 use super::share::{self, ShareReport, SharedMatrix, StackPlan};
 use super::writer::{SlotList, Writer, activation_code};
 use crate::block::DecoderForm;
+use crate::filter_bank::Window;
 use crate::layer::{LayerKind, Part, Role};
 use std::collections::{BTreeMap, BTreeSet};
 use std::format;
@@ -54,6 +55,9 @@ impl Packer<'_> {
             let message = "encoder: `feed_forward_first` and `blocks` are for the decoder";
             return Err(PackError::Value(message.into()));
         }
+        if let Some(bank) = &config.frontend.filter_bank {
+            self.filter_bank(bank, config.encoder_inputs())?;
+        }
         let mut channels = 1;
         for (index, convolution) in config.frontend.convolutions.iter().enumerate() {
             self.convolution(index, convolution, channels)?;
@@ -82,6 +86,25 @@ impl Packer<'_> {
             self.linear(&mut slots, Role::Vocabulary, "decoder.output", vocabulary, width)?;
         }
         self.writer.layer(LayerKind::Output, [config.output.activation_bits, 0, 0, 0, 0, 0], slots);
+        Ok(())
+    }
+
+    /// Shift and scale of the frames; everything else that a filter bank has is reckoned.
+    fn filter_bank(&mut self, bank: &FilterBankEntry, width: usize) -> Result<(), PackError> {
+        let window = match bank.window.as_str() {
+            "hamming" => Window::Hamming,
+            "povey" => Window::Povey,
+            "hann" => Window::Hann,
+            other => return Err(PackError::Value(format!("window `{other}` is unknown"))),
+        };
+        let mut slots = SlotList::new();
+        for (role, name) in [(Role::FeatureShift, "frontend.shift"), (Role::FeatureScale, "frontend.scale")] {
+            let values = self.take(name, &[width])?;
+            self.put(&mut slots, role, Part::Weight, store_vector(name, &values));
+        }
+        let pre_emphasis = bank.pre_emphasis.to_bits();
+        let parameters = [window as u32 + 1, pre_emphasis, bank.low_hz, bank.high_hz, 0, 0];
+        self.writer.layer(LayerKind::FilterBank, parameters, slots);
         Ok(())
     }
 

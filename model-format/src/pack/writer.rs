@@ -1,6 +1,6 @@
 //! Puts sections together: the mirror image of the readers.
 
-use super::checkpoint::{Checkpoint, CheckpointConfig, Stack};
+use super::checkpoint::{Checkpoint, CheckpointConfig, Frontend, Stack};
 use super::error::PackError;
 use super::lay_out::{StoredTensor, TensorReport};
 use crate::config::{Activation, Config, Positions};
@@ -90,18 +90,36 @@ impl Writer {
 }
 
 fn write_config(config: &CheckpointConfig) -> Result<Vec<u8>, PackError> {
-    if config.frontend.kind != "waveform" {
-        return Err(PackError::Value(format!("frontend kind `{}` is unknown", config.frontend.kind)));
-    }
     let mut section = Vec::with_capacity(Config::LENGTH);
-    put_u32s(&mut section, &[1, config.frontend.sample_rate, config.frontend.convolutions.len() as u32]);
-    put_u32s(&mut section, &[0; 5]);
+    put_frontend(&mut section, &config.frontend)?;
     put_stack(&mut section, &config.encoder)?;
     put_stack(&mut section, &config.decoder)?;
     put_u32s(&mut section, &[config.output.vocabulary as u32, config.tokens.begin, config.tokens.end]);
     section.extend(config.tokens.max_per_second.to_le_bytes());
     put_u32s(&mut section, &[0; 4]);
     Ok(section)
+}
+
+fn put_frontend(section: &mut Vec<u8>, frontend: &Frontend) -> Result<(), PackError> {
+    let convolutions = frontend.convolutions.len() as u32;
+    match (frontend.kind.as_str(), &frontend.filter_bank) {
+        ("waveform", None) => {
+            put_u32s(section, &[1, frontend.sample_rate, convolutions]);
+            put_u32s(section, &[0; 5]);
+        }
+        ("filter_bank", Some(bank)) if convolutions == 0 => {
+            put_u32s(section, &[2, frontend.sample_rate, 0]);
+            let sizes = [bank.mels, bank.frame_length, bank.frame_shift, bank.stacked, bank.stride];
+            put_u32s(section, &sizes.map(|size| u32::try_from(size).unwrap_or(u32::MAX)));
+        }
+        ("waveform" | "filter_bank", _) => {
+            let message =
+                "a frontend has convolutions, kind `waveform`, or a `filter_bank`, kind `filter_bank`";
+            return Err(PackError::Value(message.into()));
+        }
+        (other, _) => return Err(PackError::Value(format!("frontend kind `{other}` is unknown"))),
+    }
+    Ok(())
 }
 
 fn put_stack(section: &mut Vec<u8>, stack: &Stack) -> Result<(), PackError> {
