@@ -35,6 +35,11 @@ impl<'a> Linear<'a> {
     pub fn new(weight: Matrix<'a>, bias: Option<&'a [f32]>) -> Self {
         Self { weight, bias, residual: None, diagonal: None }
     }
+
+    /// Whether nothing is added to the matrix.
+    fn is_bare(&self) -> bool {
+        self.bias.is_none() && self.residual.is_none() && self.diagonal.is_none()
+    }
 }
 
 /// The matrices of an attention.
@@ -395,7 +400,7 @@ impl<'a> Resolver<'a> {
         let linear = self.linear(Role::Memory, width, config.kernel)?;
         // What it gives is added to the stack's states as it is.
         match linear.weight {
-            Matrix::Float(kernel) if linear.bias.is_none() && width == stack.width => {
+            Matrix::Float(kernel) if linear.is_bare() && width == stack.width => {
                 Ok(Some(Memory { config, kernel }))
             }
             _ => Err(self.misfit(Role::Memory)),

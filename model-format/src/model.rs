@@ -1,7 +1,7 @@
 //! The whole model: parse once, then trust.
 
 use crate::block::{Convolution, CtcHead, DecoderBlock, EncoderBlock, Norm, OutputHead, Resolver};
-use crate::config::{Config, FrontendKind};
+use crate::config::{Config, FrontendKind, Positions};
 use crate::error::{FormatError, Rule};
 use crate::filter_bank::FilterBank;
 use crate::layer::{Layer, LayerKind, LayerTable};
@@ -119,11 +119,16 @@ impl<'a> Model<'a> {
         Resolver { tensors: self.tensors, layer }.filter_bank(&self.config, sizes).ok()
     }
 
+    /// Values a frame of the encoder's input: what the frontend makes.
+    pub fn encoder_inputs(&self) -> usize {
+        self.config.encoder_inputs()
+    }
+
     /// The blocks of the encoder, in the order in which they run.
     pub fn encoder_blocks(&self) -> impl Iterator<Item = EncoderBlock<'a>> + use<'a> {
-        let (tensors, config) = (self.tensors, self.config);
+        let (tensors, config, source) = (self.tensors, self.config, self.encoder_inputs());
         self.layers_of(LayerKind::EncoderBlock).enumerate().map_while(move |(index, layer)| {
-            let inputs = if index == 0 { config.encoder_inputs() } else { config.encoder.width };
+            let inputs = if index == 0 { source } else { config.encoder.width };
             Resolver { tensors, layer }.encoder_block(&config, inputs).ok()
         })
     }
@@ -168,7 +173,7 @@ fn check_layers<'a>(
         Some(layer) if layer.kind == kind => Ok(Resolver { tensors, layer }),
         _ => Err(Rule::LayerOrder),
     };
-    let mut inputs = config.encoder_inputs();
+    let source = config.encoder_inputs();
     if let FrontendKind::FilterBank(sizes) = config.frontend.kind {
         next(LayerKind::FilterBank)?.filter_bank(config, sizes)?;
     } else {
@@ -176,10 +181,14 @@ fn check_layers<'a>(
         for _ in 0..config.frontend.convolutions {
             channels = next(LayerKind::Convolution)?.convolution(channels)?.outputs;
         }
-        if channels != inputs {
+        if channels != source {
             return Err(Rule::LayerOrder);
         }
     }
+    if config.encoder.positions == Positions::Sinusoidal && (source < 4 || !source.is_multiple_of(2)) {
+        return Err(Rule::Range("positions"));
+    }
+    let mut inputs = source;
     for _ in 0..config.encoder.layers {
         next(LayerKind::EncoderBlock)?.encoder_block(config, inputs)?;
         inputs = config.encoder.width;

@@ -1,18 +1,22 @@
 //! The incremental decoder: one token a step for each hypothesis, over cached keys and values.
 //!
 //! Cross-attention's keys and values are computed once an utterance. Both caches are int8 with a scale for each
-//! head and frame, frames side by side.
+//! head and frame, frames side by side; those of a model whose matrices are floats hold floats. A memory keeps its last
+//! tokens in a ring.
 
 use crate::alignment;
+use crate::cross_cache::CrossCache;
 use crate::encoder::{RotaryTables, attention_shape, feed_forward, norm_rows};
 use crate::error::Error;
+use crate::memory::Ring;
 use crate::project::{Input, Rounding, part, part_mut, prefix, prefix_mut};
 use crate::region::buffers;
 use crate::residual::Need;
 use crate::sizes::Sizes;
 use kinglet_kernels::{Cache, CacheMut, Kernels, Rows, dequantize_int4_row, dequantize_row};
 use kinglet_model_format::{
-    ActivationBits, CrossAttention, DecoderBlock, Matrix, Model, OutputHead, Sequence, StackConfig,
+    ActivationBits, Attention, CrossAttention, DecoderBlock, Matrix, Memory, Model, OutputHead, Sequence,
+    StackConfig,
 };
 
 /// Frames that are written to a cache together.
@@ -21,14 +25,18 @@ const CACHE_FRAMES: usize = 16;
 buffers! {
     /// Keys and values of cross-attention, all layers.
     CrossBuffers(sizes: Sizes) phase "decoder" {
-        /// `[layers, attention width, frames]`.
-        keys: [i8; sizes.decoder_layers * sizes.decoder_attention * sizes.frame_capacity],
-        /// `[layers, attention width, frames]`.
-        values: [i8; sizes.decoder_layers * sizes.decoder_attention * sizes.frame_capacity],
-        /// `[layers, heads, frames]`.
-        key_scales: [f32; sizes.decoder_layers * sizes.decoder_heads * sizes.frame_capacity],
-        /// `[layers, heads, frames]`.
-        value_scales: [f32; sizes.decoder_layers * sizes.decoder_heads * sizes.frame_capacity],
+        /// `[layers with it, attention width, frames]`.
+        keys: [i8; sizes.cross_bytes() * sizes.decoder_attention * sizes.frame_capacity],
+        /// `[layers with it, attention width, frames]`.
+        values: [i8; sizes.cross_bytes() * sizes.decoder_attention * sizes.frame_capacity],
+        /// `[layers with it, heads, frames]`.
+        key_scales: [f32; sizes.cross_bytes() * sizes.decoder_heads * sizes.frame_capacity],
+        /// `[layers with it, heads, frames]`.
+        value_scales: [f32; sizes.cross_bytes() * sizes.decoder_heads * sizes.frame_capacity],
+        /// `[layers with it, frames, attention width]`, where the matrices are floats.
+        float_keys: [f32; sizes.cross_floats() * sizes.decoder_attention * sizes.frame_capacity],
+        /// The same.
+        float_values: [f32; sizes.cross_floats() * sizes.decoder_attention * sizes.frame_capacity],
         /// `[CACHE_FRAMES, attention width]`.
         projected: [f32; CACHE_FRAMES * sizes.decoder_attention],
         /// Room for residuals.
@@ -43,14 +51,18 @@ buffers! {
 buffers! {
     /// Working memory of the decoder.
     DecoderBuffers(sizes: Sizes) phase "decoder" {
-        /// `[layers, attention width, columns]`.
-        keys: [i8; sizes.decoder_layers * sizes.decoder_attention * sizes.column_capacity],
-        /// `[layers, attention width, columns]`.
-        values: [i8; sizes.decoder_layers * sizes.decoder_attention * sizes.column_capacity],
-        /// `[layers, heads, columns]`.
-        key_scales: [f32; sizes.decoder_layers * sizes.decoder_heads * sizes.column_capacity],
-        /// `[layers, heads, columns]`.
-        value_scales: [f32; sizes.decoder_layers * sizes.decoder_heads * sizes.column_capacity],
+        /// `[layers with self-attention, attention width, columns]`.
+        keys: [i8; sizes.attention_layers * sizes.decoder_attention * sizes.column_capacity],
+        /// `[layers with self-attention, attention width, columns]`.
+        values: [i8; sizes.attention_layers * sizes.decoder_attention * sizes.column_capacity],
+        /// `[layers with self-attention, heads, columns]`.
+        key_scales: [f32; sizes.attention_layers * sizes.decoder_heads * sizes.column_capacity],
+        /// `[layers with self-attention, heads, columns]`.
+        value_scales: [f32; sizes.attention_layers * sizes.decoder_heads * sizes.column_capacity],
+        /// `[layers with a memory][kernel, beam, width]`: the last tokens of all hypotheses.
+        memories: [f32; sizes.memory_layers * sizes.memory_ring()],
+        /// `[kernel, width]`: those of one hypothesis.
+        remembered: [f32; if sizes.memory_layers > 0 { sizes.memory_kernel * sizes.decoder_width } else { 0 }],
         /// `[columns, frames]`: how much the token behind each column attended to each frame.
         attention: [u8; sizes.column_capacity * sizes.frame_capacity],
         /// `[beam, frames]`: the sums of those over heads and layers while they are made.
@@ -69,7 +81,7 @@ buffers! {
         projected: [f32; sizes.beam * sizes.decoder_rows * sizes.decoder_attention],
         /// `[beam, feed-forward width]`.
         middle: [f32; sizes.beam * sizes.decoder_rows * sizes.decoder_feed_forward],
-        /// `[beam, feed-forward width]`, where there is a gate.
+        /// `[beam, feed-forward width]`, where there is a gate or a norm before `down`.
         gate: [f32; if sizes.decoder_gate { sizes.beam * sizes.decoder_rows * sizes.decoder_feed_forward } else { 0 }],
         /// `[2 beam, inputs]`, where a block splits rows; and room for residuals.
         split: [f32; Sizes::split(sizes.beam, sizes.decoder_rows, sizes.decoder_inputs()).max(Need::decoder(sizes, sizes.beam).floats)],
@@ -104,6 +116,8 @@ pub(crate) struct Decoder<'m, 'b> {
     frames: usize,
     frame_capacity: usize,
     column_capacity: usize,
+    cross_is_float: bool,
+    memory_ring: usize,
     cross: CrossBuffers<'b>,
     buffers: DecoderBuffers<'b>,
 }
@@ -120,19 +134,24 @@ pub(crate) fn fill_cross(
     let (width, config) = (model.config().encoder.width, model.config().decoder);
     let inner = config.attention_width();
     let capacity = sizes.frame_capacity;
-    let CrossBuffers { keys, values, key_scales, value_scales, projected, spare, rows, row_scales } = cross;
     for first in (0..frames).step_by(CACHE_FRAMES) {
         let count = CACHE_FRAMES.min(frames - first);
         let source = Rows { values: part(states, first * width, count * width)?, stride: width };
+        let CrossBuffers { projected, spare, rows, row_scales, .. } = cross;
         // What comes of it is kept as int8: sixteen bits here would be lost there.
         let mut rounding = Rounding { split: spare, rows, scales: row_scales };
         let input = Input::new(kernels, ActivationBits::Eight, source, count, width, &mut rounding)?;
-        for (layer, block) in model.decoder_blocks().enumerate() {
-            let Some(CrossAttention { attention, .. }) = &block.cross else { continue };
-            for (linear, cache, scales) in [
-                (&attention.key, &mut *keys, &mut *key_scales),
-                (&attention.value, &mut *values, &mut *value_scales),
+        let attentions = model.decoder_blocks().filter_map(|block| block.cross);
+        for (layer, CrossAttention { attention, .. }) in attentions.enumerate() {
+            for (linear, cache, scales, floats) in [
+                (&attention.key, &mut *cross.keys, &mut *cross.key_scales, &mut *cross.float_keys),
+                (&attention.value, &mut *cross.values, &mut *cross.value_scales, &mut *cross.float_values),
             ] {
+                if sizes.cross_is_float {
+                    let place = (layer * capacity + first) * inner;
+                    input.times(linear, part_mut(floats, place, count * inner)?)?;
+                    continue;
+                }
                 input.times(linear, projected)?;
                 let cache = part_mut(cache, layer * inner * capacity, inner * capacity)?;
                 let scales = part_mut(scales, layer * config.heads * capacity, config.heads * capacity)?;
@@ -141,6 +160,52 @@ pub(crate) fn fill_cross(
                 kernels.cache_write(projected, count, config.heads, config.head_width, first, cache)?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Which caches the next block uses: each kind is counted by itself, as a block need not have all.
+#[derive(Default)]
+struct Caches {
+    attentions: usize,
+    crosses: usize,
+    memories: usize,
+}
+
+impl Caches {
+    fn next_attention(&mut self) -> usize {
+        self.attentions += 1;
+        self.attentions - 1
+    }
+
+    fn next_cross(&mut self) -> usize {
+        self.crosses += 1;
+        self.crosses - 1
+    }
+
+    /// The ring of the next memory among all of them, `length` values each.
+    fn next_memory<'a>(&mut self, memories: &'a mut [f32], length: usize) -> Result<&'a mut [f32], Error> {
+        self.memories += 1;
+        part_mut(memories, (self.memories - 1) * length, length)
+    }
+}
+
+/// Adds the memory of `rows [count, width]`, one row a hypothesis, to the states.
+fn remember(
+    kernels: Kernels,
+    memory: &Memory<'_>,
+    ring: &mut [f32],
+    input: &StepInput<'_>,
+    rows: &[f32],
+    gathered: &mut [f32],
+    states: &mut [f32],
+) -> Result<(), Error> {
+    let width = memory.width();
+    let mut ring = Ring { frames: ring, beam: input.beam };
+    let hypotheses = rows.chunks_exact(width).zip(states.chunks_exact_mut(width)).take(input.count);
+    for (slot, (row, out)) in hypotheses.enumerate() {
+        let path = input.paths.get(slot * input.path_stride..).unwrap_or(&[]);
+        ring.add(kernels, memory, (input.step, slot, path), row, gathered, out)?;
     }
     Ok(())
 }
@@ -168,6 +233,8 @@ impl<'m, 'b> Decoder<'m, 'b> {
             frames,
             frame_capacity,
             column_capacity,
+            cross_is_float: sizes.cross_is_float,
+            memory_ring: sizes.memory_ring(),
             cross,
             buffers,
         }
@@ -191,17 +258,25 @@ impl<'m, 'b> Decoder<'m, 'b> {
         self.embed(input)?;
         self.buffers.attention_sums.fill(0.0);
         let model = self.model;
-        for (layer, block) in model.decoder_blocks().enumerate() {
-            self.self_attention(layer, &block, input)?;
-            self.cross_attention(layer, &block, input)?;
-            let DecoderBuffers { states, normed, middle, gate, split, rows, row_scales, .. } =
-                &mut self.buffers;
-            let mut rounding = Rounding { split, rows, scales: row_scales };
-            let states = prefix_mut(states, count * width)?;
-            norm_rows(kernels, &block.feed_forward_norm, &config, states, count, normed)?;
-            let network = &block.feed_forward;
-            feed_forward(kernels, &config, block.bits, network, count, normed, middle, gate, &mut rounding)?;
-            kernels.add(states, normed)?;
+        let mut caches = Caches::default();
+        for block in model.decoder_blocks() {
+            if block.feed_forward_first {
+                self.feed_forward(&block, count)?;
+            }
+            if let Some(sequence) = &block.sequence {
+                self.sequence(&mut caches, &block, sequence, input)?;
+            } else if block.feed_forward_first {
+                let DecoderBuffers { states, normed, .. } = &mut self.buffers;
+                prefix_mut(states, count * width)?.copy_from_slice(prefix(normed, count * width)?);
+            }
+            if let Some(cross) = &block.cross {
+                self.cross_attention(&mut caches, block.bits, cross, input)?;
+            }
+            if !block.feed_forward_first {
+                self.feed_forward(&block, count)?;
+                let DecoderBuffers { states, normed, .. } = &mut self.buffers;
+                kernels.add(prefix_mut(states, count * width)?, normed)?;
+            }
         }
         self.store_attention(input);
         let DecoderBuffers { states, normed, split, rows, row_scales, logits, .. } = &mut self.buffers;
@@ -216,22 +291,68 @@ impl<'m, 'b> Decoder<'m, 'b> {
             match self.output.embedding {
                 Matrix::Int8(embedding) => dequantize_row(&embedding, token as usize, row)?,
                 Matrix::Int4(embedding) => dequantize_int4_row(&embedding, token as usize, row)?,
-                _ => return Err(Error::Unsupported("an embedding that is neither int8 nor int4")),
+                Matrix::Float(embedding) => {
+                    let column = embedding.values().iter().skip(token as usize);
+                    let values = column.step_by(embedding.padded_outputs());
+                    row.iter_mut().zip(values).for_each(|(out, value)| *out = *value);
+                }
             }
         }
         Ok(())
     }
 
-    fn self_attention(
+    /// The feed-forward network of the states, into `normed`.
+    fn feed_forward(&mut self, block: &DecoderBlock<'_>, count: usize) -> Result<(), Error> {
+        let (kernels, config) = (self.kernels, self.config);
+        let DecoderBuffers { states, normed, middle, gate, split, rows, row_scales, .. } = &mut self.buffers;
+        let mut rounding = Rounding { split, rows, scales: row_scales };
+        norm_rows(kernels, &block.feed_forward_norm, &config, states, count, normed)?;
+        let network = &block.feed_forward;
+        feed_forward(kernels, &config, block.bits, network, count, normed, middle, gate, &mut rounding)
+    }
+
+    /// Adds self-attention and memory to the states. Their input is the states, or what the feed-forward network left in
+    /// `normed`.
+    fn sequence(
         &mut self,
-        layer: usize,
+        caches: &mut Caches,
         block: &DecoderBlock<'_>,
+        sequence: &Sequence<'_>,
         input: &StepInput<'_>,
     ) -> Result<(), Error> {
-        let Some(Sequence { norm, attention: Some(attention), .. }) = &block.sequence else { return Ok(()) };
+        let values = input.count * self.config.width;
+        let DecoderBuffers { states, normed, queries, .. } = &mut self.buffers;
+        let source = if block.feed_forward_first {
+            let copy = prefix_mut(queries, values)?;
+            copy.copy_from_slice(prefix(normed, values)?);
+            &*copy
+        } else {
+            prefix(states, values)?
+        };
+        norm_rows(self.kernels, &sequence.norm, &self.config, source, input.count, normed)?;
+        if let Some(attention) = &sequence.attention {
+            self.self_attention(caches, block.bits, attention, sequence.memory.as_ref(), input)?;
+        } else if let Some(memory) = &sequence.memory {
+            let DecoderBuffers { states, normed, memories, remembered, .. } = &mut self.buffers;
+            let memories = caches.next_memory(memories, self.memory_ring)?;
+            remember(self.kernels, memory, memories, input, normed, remembered, states)?;
+        }
+        Ok(())
+    }
+
+    /// Attention over the tokens so far and the memory of its values, of what is in `normed`.
+    fn self_attention(
+        &mut self,
+        caches: &mut Caches,
+        bits: ActivationBits,
+        attention: &Attention<'_>,
+        memory: Option<&Memory<'_>>,
+        input: &StepInput<'_>,
+    ) -> Result<(), Error> {
         let (kernels, config, count) = (self.kernels, self.config, input.count);
         let (width, inner, capacity) = (config.width, config.attention_width(), self.column_capacity);
         let shape = attention_shape(&config);
+        let layer = caches.next_attention();
         let DecoderBuffers {
             keys,
             values,
@@ -243,6 +364,8 @@ impl<'m, 'b> Decoder<'m, 'b> {
             projected,
             probabilities,
             scratch,
+            memories,
+            remembered,
             split,
             rows,
             row_scales,
@@ -250,15 +373,8 @@ impl<'m, 'b> Decoder<'m, 'b> {
         } = &mut self.buffers;
         let mut rounding = Rounding { split, rows, scales: row_scales };
         let states = prefix_mut(states, count * width)?;
-        norm_rows(kernels, norm, &config, states, count, normed)?;
-        let quantized = Input::new(
-            kernels,
-            block.bits,
-            Rows { values: normed, stride: width },
-            count,
-            width,
-            &mut rounding,
-        )?;
+        let quantized =
+            Input::new(kernels, bits, Rows { values: normed, stride: width }, count, width, &mut rounding)?;
         let keys = part_mut(keys, layer * inner * capacity, inner * capacity)?;
         let values = part_mut(values, layer * inner * capacity, inner * capacity)?;
         let scale_count = config.heads * capacity;
@@ -281,6 +397,10 @@ impl<'m, 'b> Decoder<'m, 'b> {
             cache,
         )?;
         quantized.times(&attention.value, projected)?;
+        if let Some(memory) = memory {
+            let memories = caches.next_memory(memories, self.memory_ring)?;
+            remember(kernels, memory, memories, input, projected, remembered, states)?;
+        }
         let cache = CacheMut { values, scales: value_scales, capacity };
         kernels.cache_write(
             Rows { values: projected, stride },
@@ -313,14 +433,8 @@ impl<'m, 'b> Decoder<'m, 'b> {
                 )?;
             }
         }
-        let quantized = Input::new(
-            kernels,
-            block.bits,
-            Rows { values: normed, stride: inner },
-            count,
-            inner,
-            &mut rounding,
-        )?;
+        let quantized =
+            Input::new(kernels, bits, Rows { values: normed, stride: inner }, count, inner, &mut rounding)?;
         quantized.times(&attention.output, queries)?;
         kernels.add(states, queries)?;
         Ok(())
@@ -328,25 +442,16 @@ impl<'m, 'b> Decoder<'m, 'b> {
 
     fn cross_attention(
         &mut self,
-        layer: usize,
-        block: &DecoderBlock<'_>,
+        caches: &mut Caches,
+        bits: ActivationBits,
+        CrossAttention { norm, attention }: &CrossAttention<'_>,
         input: &StepInput<'_>,
     ) -> Result<(), Error> {
-        let Some(CrossAttention { norm, attention }) = &block.cross else { return Ok(()) };
         let (kernels, config, count) = (self.kernels, self.config, input.count);
         let (width, inner, capacity) = (config.width, config.attention_width(), self.frame_capacity);
         let shape = attention_shape(&config);
-        let (length, scale_count) = (inner * capacity, config.heads * capacity);
-        let keys = Cache {
-            values: part(self.cross.keys, layer * length, length)?,
-            scales: part(self.cross.key_scales, layer * scale_count, scale_count)?,
-            capacity,
-        };
-        let values = Cache {
-            values: part(self.cross.values, layer * length, length)?,
-            scales: part(self.cross.value_scales, layer * scale_count, scale_count)?,
-            capacity,
-        };
+        let layer = caches.next_cross();
+        let cache = CrossCache::of(&self.cross, layer, &config, capacity, self.cross_is_float)?;
         let DecoderBuffers {
             states,
             normed,
@@ -362,32 +467,20 @@ impl<'m, 'b> Decoder<'m, 'b> {
         let mut rounding = Rounding { split, rows, scales: row_scales };
         let states = prefix_mut(states, count * width)?;
         norm_rows(kernels, norm, &config, states, count, normed)?;
-        let quantized = Input::new(
-            kernels,
-            block.bits,
-            Rows { values: normed, stride: width },
-            count,
-            width,
-            &mut rounding,
-        )?;
+        let quantized =
+            Input::new(kernels, bits, Rows { values: normed, stride: width }, count, width, &mut rounding)?;
         quantized.times(&attention.query, queries)?;
         let queries_of = prefix(queries, count * inner)?.chunks_exact(inner);
         for (index, (query, sums)) in queries_of.zip(attention_sums.chunks_exact_mut(capacity)).enumerate() {
             let out = part_mut(normed, index * inner, inner)?;
-            kernels.attend_cached(&shape, query, keys, values, self.frames, probabilities, scratch, out)?;
+            cache.attend(kernels, &shape, query, self.frames, probabilities, scratch, out)?;
             let sums = prefix_mut(sums, self.frames)?;
             for head in probabilities.chunks_exact(capacity).take(config.heads) {
                 kernels.add(sums, head)?;
             }
         }
-        let quantized = Input::new(
-            kernels,
-            block.bits,
-            Rows { values: normed, stride: inner },
-            count,
-            inner,
-            &mut rounding,
-        )?;
+        let quantized =
+            Input::new(kernels, bits, Rows { values: normed, stride: inner }, count, inner, &mut rounding)?;
         quantized.times(&attention.output, queries)?;
         kernels.add(states, queries)?;
         Ok(())

@@ -1,16 +1,23 @@
 //! The encoder, in place over `[frames, width]` states.
 //!
-//! Each block first fills keys and values of all frames, then takes [`ROWS`] frames at a time through attention
-//! and feed-forward: what is wide exists only for those.
+//! Each block first fills keys and values of all frames, then takes [`ROWS`] frames at a time through attention, memory
+//! and feed-forward: what is wide exists only for those. A stream does the same with the frames of one chunk, behind the
+//! keys and values that its cache kept of those before it.
 
+use crate::angles::Angle;
 use crate::error::Error;
 use crate::frontend::activate;
+use crate::memory;
 use crate::project::{Input, Rounding, part, part_mut, prefix, prefix_mut, result_rows};
 use crate::region::buffers;
 use crate::residual::Need;
+use crate::sinusoids;
 use crate::sizes::{ROWS, Sizes};
+use core::ops::Range;
 use kinglet_kernels::{AttentionShape, Kernels, Rows, attend_scratch};
-use kinglet_model_format::{ActivationBits, EncoderBlock, FeedForward, Model, Norm, StackConfig};
+use kinglet_model_format::{
+    ActivationBits, ChunkConfig, EncoderBlock, FeedForward, Model, Norm, StackConfig,
+};
 
 /// Query rows that attention takes at once.
 const QUERIES: usize = 16;
@@ -18,19 +25,21 @@ const QUERIES: usize = 16;
 buffers! {
     /// Working memory of the encoder.
     EncoderBuffers(sizes: Sizes) phase "encoder" {
-        /// `[frames, attention width]`, and room for the rows of a product at sixteen bits.
-        keys: [f32; (sizes.frames + ROWS) * sizes.encoder_attention],
-        /// `[frames, attention width]`, and room for the rows of a product at sixteen bits.
-        values: [f32; (sizes.frames + ROWS) * sizes.encoder_attention],
+        /// `[caches][frames, attention width]`, each with room for the rows of a product at sixteen bits.
+        keys: [f32; sizes.encoder_cache_values()],
+        /// The same.
+        values: [f32; sizes.encoder_cache_values()],
+        /// Sinusoidal positions, `[inputs / 2]`, where the encoder has them.
+        sinusoids: [Angle; sizes.encoder_sinusoids],
         /// Scores of one head for 16 queries, and those queries.
         scores: [f32; attend_scratch(sizes.frames, sizes.encoder_head)],
         /// `[ROWS, width]`.
-        normed: [f32; ROWS * sizes.encoder_rows * sizes.encoder_width.max(sizes.encoder_attention)],
+        normed: [f32; ROWS * sizes.encoder_rows * sizes.encoder_state().max(sizes.encoder_attention)],
         /// `[ROWS, attention width]`.
         queries: [f32; ROWS * sizes.encoder_rows * sizes.encoder_width.max(sizes.encoder_attention)],
         /// `[ROWS, feed-forward width]`.
         middle: [f32; ROWS * sizes.encoder_rows * sizes.encoder_feed_forward],
-        /// `[ROWS, feed-forward width]`, where there is a gate.
+        /// `[ROWS, feed-forward width]`, where there is a gate or a norm before `down`.
         gate: [f32; if sizes.encoder_gate { ROWS * sizes.encoder_rows * sizes.encoder_feed_forward } else { 0 }],
         /// `[2 ROWS, inputs]`, where a block splits rows; and room for residuals.
         split: [f32; Sizes::split(ROWS, sizes.encoder_rows, sizes.encoder_inputs()).max(Need::encoder(sizes, ROWS).floats)],
@@ -38,6 +47,34 @@ buffers! {
         rows: [i8; Kernels::quantized_bytes(ROWS * sizes.encoder_rows, sizes.encoder_inputs()) + Need::encoder(sizes, ROWS).bytes],
         /// `[ROWS or 2 ROWS]`; and room for residuals.
         row_scales: [f32; ROWS * sizes.encoder_rows + Need::encoder(sizes, ROWS).scales],
+    }
+}
+
+/// The frames that a pass takes through a block, and what they see.
+#[derive(Clone, Copy)]
+pub(crate) struct Window {
+    /// Frames of the utterance before the first of the pass.
+    pub(crate) position: usize,
+    /// Frames before it whose keys and values are in the cache.
+    pub(crate) history: usize,
+    /// Frames of the pass.
+    pub(crate) frames: usize,
+    pub(crate) chunk: Option<ChunkConfig>,
+    /// The cache of the block.
+    pub(crate) cache: usize,
+}
+
+impl Window {
+    /// Rows of the cache that frame `row` of the pass attends to, and where the frames that see the same end.
+    fn visible(&self, row: usize) -> (Range<usize>, usize) {
+        let end = self.history + self.frames;
+        let Some(ChunkConfig { frames, left }) = self.chunk else { return (0..end, self.frames) };
+        let index = (self.position + row) / frames;
+        // The cache begins this many frames into the utterance.
+        let start = self.position.saturating_sub(self.history);
+        let first = (index.saturating_sub(left) * frames).saturating_sub(start);
+        let behind = (index + 1) * frames;
+        (first..behind.saturating_sub(start).min(end), behind.saturating_sub(self.position).min(self.frames))
     }
 }
 
@@ -67,45 +104,81 @@ impl RotaryTables<'_> {
     }
 }
 
-/// Runs all blocks and the norm behind them.
+/// Runs all blocks over a whole utterance, and the norm behind them. `states` holds `[frames, inputs]` before and
+/// `[frames, width]` afterwards, and has room for the wider of them.
 pub(crate) fn run(
     kernels: Kernels,
     model: &Model<'_>,
     rotary: RotaryTables<'_>,
     frames: usize,
     states: &mut [f32],
-    buffers: EncoderBuffers<'_>,
+    mut buffers: EncoderBuffers<'_>,
 ) -> Result<(), Error> {
     let config = model.config().encoder;
-    let states = prefix_mut(states, frames * config.width)?;
-    let mut encoder = Encoder { kernels, config, rotary, frames, buffers };
+    let mut encoder = Encoder { kernels, config, rotary, capacity: frames, buffers: &mut buffers };
+    encoder.start();
+    encoder.add_positions(prefix_mut(states, frames * model.encoder_inputs())?);
+    let window = Window { position: 0, history: 0, frames, chunk: config.chunk, cache: 0 };
     for block in model.encoder_blocks() {
-        encoder.keys_and_values(&block, states)?;
-        for first in (0..frames).step_by(ROWS) {
-            let count = ROWS.min(frames - first);
-            encoder.attention(&block, states, first, count)?;
-            encoder.feed_forward(&block, states, first, count)?;
-        }
+        encoder.block(&block, window, states)?;
     }
-    encoder.final_norm(&model.encoder_norm(), states)
+    encoder.final_norm(&model.encoder_norm(), prefix_mut(states, frames * config.width)?)
 }
 
-struct Encoder<'a, 'b> {
-    kernels: Kernels,
-    config: StackConfig,
-    rotary: RotaryTables<'a>,
-    frames: usize,
-    buffers: EncoderBuffers<'b>,
+pub(crate) struct Encoder<'a, 'b> {
+    pub(crate) kernels: Kernels,
+    pub(crate) config: StackConfig,
+    /// Positions from the first frame of a pass on.
+    pub(crate) rotary: RotaryTables<'a>,
+    /// Frames of a cache.
+    pub(crate) capacity: usize,
+    pub(crate) buffers: &'a mut EncoderBuffers<'b>,
 }
 
 impl Encoder<'_, '_> {
-    fn keys_and_values(&mut self, block: &EncoderBlock<'_>, states: &[f32]) -> Result<(), Error> {
+    /// Goes to the beginning of an utterance.
+    pub(crate) fn start(&mut self) {
+        sinusoids::start(self.config.rotary_base, self.buffers.sinusoids);
+    }
+
+    /// Adds the positions of the next frames, where they are added to the input.
+    pub(crate) fn add_positions(&mut self, frames: &mut [f32]) {
+        sinusoids::add(self.buffers.sinusoids, self.config.width, frames);
+    }
+
+    /// Takes the frames of a window through a block.
+    pub(crate) fn block(
+        &mut self,
+        block: &EncoderBlock<'_>,
+        window: Window,
+        states: &mut [f32],
+    ) -> Result<(), Error> {
+        self.keys_and_values(block, window, states)?;
+        let blocks = window.frames.div_ceil(ROWS);
+        for index in 0..blocks {
+            // Where frames become wider, those that are not read yet lie before those that are written.
+            let index = if block.inputs < self.config.width { blocks - 1 - index } else { index };
+            let first = index * ROWS;
+            let count = ROWS.min(window.frames - first);
+            self.attention(block, window, states, first, count)?;
+            self.feed_forward(block, states, first, count)?;
+        }
+        Ok(())
+    }
+
+    fn keys_and_values(
+        &mut self,
+        block: &EncoderBlock<'_>,
+        window: Window,
+        states: &[f32],
+    ) -> Result<(), Error> {
         let (kernels, config) = (self.kernels, self.config);
-        let (width, inner) = (config.width, config.attention_width());
-        let EncoderBuffers { keys, values, normed, split, rows, row_scales, .. } = &mut self.buffers;
+        let (width, inner) = (block.inputs, config.attention_width());
+        let start = self.cache_start(window);
+        let EncoderBuffers { keys, values, normed, split, rows, row_scales, .. } = &mut *self.buffers;
         let mut rounding = Rounding { split, rows, scales: row_scales };
-        for first in (0..self.frames).step_by(ROWS) {
-            let count = ROWS.min(self.frames - first);
+        for first in (0..window.frames).step_by(ROWS) {
+            let count = ROWS.min(window.frames - first);
             let states = part(states, first * width, count * width)?;
             norm_rows(kernels, &block.attention_norm, &config, states, count, normed)?;
             let input = Input::new(
@@ -116,10 +189,11 @@ impl Encoder<'_, '_> {
                 width,
                 &mut rounding,
             )?;
+            let place = start + (window.history + first) * inner;
             let room = count * result_rows(block.bits) * inner;
-            let keys = part_mut(keys, first * inner, room)?;
+            let keys = part_mut(keys, place, room)?;
             input.times(&block.attention.key, keys)?;
-            input.times(&block.attention.value, part_mut(values, first * inner, room)?)?;
+            input.times(&block.attention.value, part_mut(values, place, room)?)?;
             for (i, row) in keys.chunks_exact_mut(inner).take(count).enumerate() {
                 self.rotary.turn(kernels, &config, first + i, row)?;
             }
@@ -127,26 +201,34 @@ impl Encoder<'_, '_> {
         Ok(())
     }
 
+    /// Where the cache of a window begins.
+    fn cache_start(&self, window: Window) -> usize {
+        window.cache * (self.capacity + ROWS) * self.config.attention_width()
+    }
+
     fn attention(
         &mut self,
         block: &EncoderBlock<'_>,
+        window: Window,
         states: &mut [f32],
         first: usize,
         count: usize,
     ) -> Result<(), Error> {
         let (kernels, config) = (self.kernels, self.config);
-        let (width, inner) = (config.width, config.attention_width());
+        let (inputs, width, inner) = (block.inputs, config.width, config.attention_width());
+        let cached = (window.history + window.frames) * inner;
+        let start = self.cache_start(window);
         let EncoderBuffers { keys, values, scores, normed, queries, split, rows, row_scales, .. } =
-            &mut self.buffers;
+            &mut *self.buffers;
         let mut rounding = Rounding { split, rows, scales: row_scales };
-        let states = part_mut(states, first * width, count * width)?;
-        norm_rows(kernels, &block.attention_norm, &config, states, count, normed)?;
+        let source = part(states, first * inputs, count * inputs)?;
+        norm_rows(kernels, &block.attention_norm, &config, source, count, normed)?;
         let input = Input::new(
             kernels,
             block.bits,
-            Rows { values: normed, stride: width },
+            Rows { values: normed, stride: inputs },
             count,
-            width,
+            inputs,
             &mut rounding,
         )?;
         input.times(&block.attention.query, queries)?;
@@ -154,13 +236,16 @@ impl Encoder<'_, '_> {
             self.rotary.turn(kernels, &config, first + i, row)?;
         }
         let shape = attention_shape(&config);
-        let keys = Rows { values: keys, stride: inner };
-        let values = Rows { values, stride: inner };
-        for start in (0..count).step_by(QUERIES) {
-            let step = QUERIES.min(count - start);
-            let query = Rows { values: part(queries, start * inner, step * inner)?, stride: inner };
-            let out = part_mut(normed, start * inner, step * inner)?;
-            kernels.attend(&shape, query, step, keys, values, 0..self.frames, scores, out, inner)?;
+        let keys = Rows { values: part(keys, start, cached)?, stride: inner };
+        let values = Rows { values: part(values, start, cached)?, stride: inner };
+        let mut row = 0;
+        while row < count {
+            let (seen, end) = window.visible(first + row);
+            let step = QUERIES.min(count - row).min(end.saturating_sub(first + row)).max(1);
+            let query = Rows { values: part(queries, row * inner, step * inner)?, stride: inner };
+            let out = part_mut(normed, row * inner, step * inner)?;
+            kernels.attend(&shape, query, step, keys, values, seen, scores, out, inner)?;
+            row += step;
         }
         let input = Input::new(
             kernels,
@@ -171,7 +256,23 @@ impl Encoder<'_, '_> {
             &mut rounding,
         )?;
         input.times(&block.attention.output, queries)?;
-        kernels.add(states, queries)?;
+        if let Some(memory) = &block.memory {
+            let mut row = 0;
+            while row < count {
+                let (seen, end) = window.visible(first + row);
+                let step = (count - row).min(end.saturating_sub(first + row)).max(1);
+                let frames = window.history + first + row;
+                let out = part_mut(queries, row * width, step * width)?;
+                memory::add(kernels, memory, values, seen.end, frames..frames + step, out)?;
+                row += step;
+            }
+        }
+        let states = part_mut(states, first * width, count * width)?;
+        if inputs == width {
+            kernels.add(states, queries)?;
+        } else {
+            states.copy_from_slice(prefix(queries, count * width)?);
+        }
         Ok(())
     }
 
@@ -183,7 +284,7 @@ impl Encoder<'_, '_> {
         count: usize,
     ) -> Result<(), Error> {
         let (kernels, config) = (self.kernels, self.config);
-        let EncoderBuffers { normed, middle, gate, split, rows, row_scales, .. } = &mut self.buffers;
+        let EncoderBuffers { normed, middle, gate, split, rows, row_scales, .. } = &mut *self.buffers;
         let mut rounding = Rounding { split, rows, scales: row_scales };
         let states = part_mut(states, first * config.width, count * config.width)?;
         norm_rows(kernels, &block.feed_forward_norm, &config, states, count, normed)?;
@@ -193,7 +294,18 @@ impl Encoder<'_, '_> {
         Ok(())
     }
 
-    fn final_norm(&mut self, norm: &Norm<'_>, states: &mut [f32]) -> Result<(), Error> {
+    /// Forgets all but the last `kept` of the `cached` frames of a cache.
+    pub(crate) fn keep_last(&mut self, cache: usize, cached: usize, kept: usize) -> Result<(), Error> {
+        let inner = self.config.attention_width();
+        let start = cache * (self.capacity + ROWS) * inner;
+        let first = cached.saturating_sub(kept) * inner;
+        for frames in [&mut *self.buffers.keys, &mut *self.buffers.values] {
+            part_mut(frames, start, cached * inner)?.copy_within(first.., 0);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn final_norm(&mut self, norm: &Norm<'_>, states: &mut [f32]) -> Result<(), Error> {
         let width = self.config.width;
         for rows in states.chunks_mut(ROWS * width) {
             let count = rows.len() / width;
@@ -211,7 +323,7 @@ pub(crate) fn attention_shape(config: &StackConfig) -> AttentionShape {
     AttentionShape { heads: config.heads, head_width: config.head_width, scale }
 }
 
-/// Norms `[count, width]` into `out`.
+/// Norms `[count, values of the norm]` into `out`.
 pub(crate) fn norm_rows(
     kernels: Kernels,
     norm: &Norm<'_>,
@@ -220,7 +332,7 @@ pub(crate) fn norm_rows(
     count: usize,
     out: &mut [f32],
 ) -> Result<(), Error> {
-    let width = config.width;
+    let width = norm.weight.len();
     kernels.layer_norm(rows, width, count, norm.weight, norm.bias, config.norm_epsilon, out, width)?;
     Ok(())
 }
@@ -247,6 +359,11 @@ pub(crate) fn feed_forward(
         kernels.silu_mul(gate, prefix_mut(middle, count * inner)?)?;
     } else {
         activate(kernels, config.activation, prefix_mut(middle, count * inner)?);
+    }
+    let mut middle = &*middle;
+    if let Some(norm) = &network.inner_norm {
+        norm_rows(kernels, norm, config, middle, count, gate)?;
+        middle = gate;
     }
     let source = Rows { values: middle, stride: inner };
     let input = Input::new(kernels, network.down_bits, source, count, inner, rounding)?;

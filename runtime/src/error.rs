@@ -39,6 +39,17 @@ pub enum Error {
     /// Decoding by CTC was asked of a model that cannot.
     #[error("the model has no CTC head: leave decoding at `attention`")]
     NoCtcHead,
+    /// The model's encoder sees whole utterances.
+    #[error("the model's encoder sees whole utterances: only one with chunks can encode audio as it arrives")]
+    NoChunks,
+    /// The values pushed are no whole number of frames.
+    #[error("{values} values are no whole number of frames of {inputs}")]
+    PartialFrame {
+        /// Values given.
+        values: usize,
+        /// Values of a frame.
+        inputs: usize,
+    },
     /// The memory for these limits does not fit this machine's addresses.
     #[error("the memory for these limits does not fit this machine's addresses: lower `utterance_seconds`")]
     TooLarge,

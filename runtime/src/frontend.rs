@@ -67,7 +67,7 @@ pub(crate) fn run(
     }
     let last = model.config().frontend.convolutions.saturating_sub(1);
     let frames = frontend.frames(last);
-    let width = model.config().encoder.width;
+    let width = model.encoder_inputs();
     let mut done = 0;
     while done < frames {
         let count = FRONTEND_FRAMES.min(frames - done);

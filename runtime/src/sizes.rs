@@ -4,8 +4,9 @@ use crate::SAMPLE_RATE;
 use crate::error::Error;
 use crate::project::result_rows;
 use crate::residual::largest_rank;
+use crate::sinusoids;
 use kinglet_model_format::{
-    Activation, ActivationBits, Convolution, DecoderBlock, FrontendKind, LayerKind, Matrix, Model, Positions,
+    Activation, ActivationBits, ChunkConfig, Convolution, FrontendKind, LayerKind, Matrix, Model,
 };
 
 /// Frames that one step of the frontend makes.
@@ -65,7 +66,14 @@ pub(crate) struct Sizes {
     pub(crate) beam: usize,
     /// Capacity of the self-attention cache: a column for each token of each hypothesis.
     pub(crate) column_capacity: usize,
+    /// Values a frame of the encoder's input.
+    pub(crate) encoder_source: usize,
     pub(crate) encoder_width: usize,
+    /// Blocks whose keys and values are kept at the same time.
+    pub(crate) encoder_caches: usize,
+    pub(crate) encoder_sinusoids: usize,
+    /// Frames of a chunk, zero without chunks.
+    pub(crate) chunk_frames: usize,
     pub(crate) encoder_attention: usize,
     pub(crate) encoder_feed_forward: usize,
     pub(crate) encoder_head: usize,
@@ -75,7 +83,16 @@ pub(crate) struct Sizes {
     pub(crate) encoder_rank: usize,
     pub(crate) encoder_gate: bool,
     pub(crate) encoder_rotary: usize,
-    pub(crate) decoder_layers: usize,
+    /// Decoder blocks with self-attention.
+    pub(crate) attention_layers: usize,
+    /// Decoder blocks with cross-attention.
+    pub(crate) cross_layers: usize,
+    /// Whether its keys and values are kept as floats.
+    pub(crate) cross_is_float: bool,
+    /// Decoder blocks with a memory.
+    pub(crate) memory_layers: usize,
+    /// Tokens that such a memory sees.
+    pub(crate) memory_kernel: usize,
     pub(crate) decoder_width: usize,
     pub(crate) decoder_heads: usize,
     pub(crate) decoder_attention: usize,
@@ -132,7 +149,11 @@ impl Sizes {
             tokens,
             beam: limits.beam,
             column_capacity: (tokens * limits.beam).next_multiple_of(16),
+            encoder_source: model.encoder_inputs(),
             encoder_width: config.encoder.width,
+            encoder_caches: 1,
+            chunk_frames: config.encoder.chunk.map_or(0, |chunk| chunk.frames),
+            encoder_sinusoids: sinusoids::count(&config.encoder, model.encoder_inputs()),
             encoder_attention: config.encoder.attention_width(),
             encoder_feed_forward: config.encoder.feed_forward,
             encoder_head: config.encoder.head_width,
@@ -140,16 +161,25 @@ impl Sizes {
                 model.encoder_blocks().map(|block| (block.bits, block.feed_forward.down_bits)),
             ),
             encoder_rank: largest_rank(model, LayerKind::EncoderBlock),
-            encoder_gate: config.encoder.activation == Activation::SwiGlu,
+            encoder_gate: config.encoder.activation == Activation::SwiGlu
+                || model.encoder_blocks().any(|block| block.feed_forward.inner_norm.is_some()),
             encoder_rotary: config.encoder.rotary_width,
-            decoder_layers: config.decoder.layers,
+            attention_layers: model.decoder_blocks().filter_map(|block| block.sequence?.attention).count(),
+            cross_layers: model.decoder_blocks().filter_map(|block| block.cross).count(),
+            cross_is_float: model
+                .decoder_blocks()
+                .filter_map(|block| block.cross)
+                .any(|cross| matches!(cross.attention.key.weight, Matrix::Float(_))),
+            memory_layers: model.decoder_blocks().filter_map(|block| block.sequence?.memory).count(),
+            memory_kernel: config.decoder.memory.map_or(0, |memory| memory.kernel),
             decoder_width: config.decoder.width,
             decoder_heads: config.decoder.heads,
             decoder_attention: config.decoder.attention_width(),
             decoder_feed_forward: config.decoder.feed_forward,
             decoder_rows: decoder_rows(model),
             decoder_rank: largest_rank(model, LayerKind::DecoderBlock),
-            decoder_gate: config.decoder.activation == Activation::SwiGlu,
+            decoder_gate: config.decoder.activation == Activation::SwiGlu
+                || model.decoder_blocks().any(|block| block.feed_forward.inner_norm.is_some()),
             decoder_rotary: config.decoder.rotary_width,
             vocabulary: config.vocabulary,
             step_samples: 0,
@@ -167,14 +197,49 @@ impl Sizes {
         Ok(sizes)
     }
 
+    /// Those of an encoder that runs chunk by chunk: `frames` is what one cache holds.
+    pub(crate) fn of_stream(model: &Model<'_>) -> Result<Self, Error> {
+        let config = model.config().encoder;
+        let ChunkConfig { frames, left } = config.chunk.ok_or(Error::NoChunks)?;
+        let look_back = config.memory.map_or(0, |memory| memory.look_back());
+        let kept = (left * frames).max(look_back);
+        let sizes = Self::of(model, &Limits::default())?;
+        Ok(Self { frames: kept + frames, encoder_caches: config.layers, ..sizes })
+    }
+
+    /// Keys, or values, that the encoder keeps.
+    pub(crate) fn encoder_cache_values(&self) -> usize {
+        (self.frames + ROWS).saturating_mul(self.encoder_attention).saturating_mul(self.encoder_caches)
+    }
+
+    /// Values a frame that the encoder's states need: what comes in or what goes out, whichever is more.
+    pub(crate) fn encoder_state(&self) -> usize {
+        self.encoder_source.max(self.encoder_width)
+    }
+
     /// Longest row that the encoder quantizes.
     pub(crate) fn encoder_inputs(&self) -> usize {
-        self.encoder_width.max(self.encoder_attention).max(self.encoder_feed_forward)
+        self.encoder_state().max(self.encoder_attention).max(self.encoder_feed_forward)
     }
 
     /// Values that splitting `rows` rows of `inputs` takes, where a layer splits rows at all.
     pub(crate) const fn split(rows: usize, copies: usize, inputs: usize) -> usize {
         if copies > 1 { rows * copies * inputs } else { 0 }
+    }
+
+    /// Layers whose cross-attention is kept as int8.
+    pub(crate) fn cross_bytes(&self) -> usize {
+        if self.cross_is_float { 0 } else { self.cross_layers }
+    }
+
+    /// Layers whose cross-attention is kept as floats.
+    pub(crate) fn cross_floats(&self) -> usize {
+        if self.cross_is_float { self.cross_layers } else { 0 }
+    }
+
+    /// Values of the ring of one memory.
+    pub(crate) fn memory_ring(&self) -> usize {
+        self.memory_kernel * self.beam * self.decoder_width
     }
 
     /// Longest row that the decoder quantizes, the encoder's output among them.
@@ -256,22 +321,6 @@ fn check_supported(model: &Model<'_>) -> Result<(), Error> {
     }
     if config.frontend.sample_rate != SAMPLE_RATE {
         return Err(Error::Unsupported("another sample rate than 16 kHz"));
-    }
-    let stacks = [config.encoder, config.decoder];
-    let plain = |block: DecoderBlock<'_>| {
-        !block.feed_forward_first && block.sequence.is_some() && block.feed_forward.inner_norm.is_none()
-    };
-    if stacks.iter().any(|stack| stack.memory.is_some() || stack.chunk.is_some())
-        || config.encoder.positions == Positions::Sinusoidal
-        || !model.decoder_blocks().all(plain)
-        || model.encoder_blocks().any(|block| block.feed_forward.inner_norm.is_some())
-    {
-        return Err(Error::Unsupported("memory, chunks, sinusoidal positions or another order of a block"));
-    }
-    let is_integer = |matrix: Matrix<'_>| matches!(matrix, Matrix::Int8(_) | Matrix::Int4(_));
-    let output = model.output();
-    if !is_integer(output.embedding) || !is_integer(output.vocabulary.weight) {
-        return Err(Error::Unsupported("an embedding that is neither int8 nor int4"));
     }
     Ok(())
 }

@@ -102,7 +102,7 @@ pub fn list_buffers(model: &Model<'_>, limits: &Limits, each: &mut dyn FnMut(Buf
 
 /// The encoder's states, and later decoder and search.
 fn shared_bytes(sizes: &Sizes) -> usize {
-    let states = bytes_of::<f32>(sizes.frames * sizes.encoder_width);
+    let states = bytes_of::<f32>(sizes.frames * sizes.encoder_state());
     states.max(DecoderBuffers::bytes(sizes).saturating_add(SearchBuffers::bytes(sizes)))
 }
 
@@ -184,7 +184,7 @@ impl<'m, 'r> Transcriber<'m, 'r> {
     /// Frontend and encoder; the states are in `shared` afterwards.
     fn encode(&mut self, samples: &[i16], observer: &mut dyn FnMut(Stage)) -> Result<usize, Error> {
         let (kernels, model, sizes) = (self.kernels, &self.model, &self.sizes);
-        let states = Region::new(self.shared).take::<f32>(sizes.frames * sizes.encoder_width)?;
+        let states = Region::new(self.shared).take::<f32>(sizes.frames * sizes.encoder_state())?;
         observer(Stage::Frontend);
         let buffers = FrontendBuffers::carve(self.phase, sizes)?;
         let frames = frontend::run(kernels, model, samples, buffers, states)?;
@@ -231,7 +231,7 @@ impl<'m, 'r> Transcriber<'m, 'r> {
         let head = self.model.ctc().ok_or(Error::NoCtcHead)?;
         observer(Stage::Ctc);
         let buffers = CtcBuffers::carve(self.phase, sizes)?;
-        let states = Region::new(self.shared).take::<f32>(sizes.frames * sizes.encoder_width)?;
+        let states = Region::new(self.shared).take::<f32>(sizes.frames * sizes.encoder_state())?;
         let allowed = max_tokens(config.tokens.max_per_second, samples).min(sizes.tokens);
         ctc::search(kernels, &head, frames, states, allowed, buffers, &mut self.hypotheses)?;
         let best = match self.decoding {
@@ -271,7 +271,7 @@ impl<'t> DecoderMemory<'t, '_> {
     ) -> Result<(Decoder<'m, 't>, SearchBuffers<'t>), Error> {
         observer(Stage::CrossAttention);
         let mut cross = CrossBuffers::carve(self.phase, sizes)?;
-        let states = Region::new(self.shared).take::<f32>(sizes.frames * sizes.encoder_width)?;
+        let states = Region::new(self.shared).take::<f32>(sizes.frames * sizes.encoder_state())?;
         decoder::fill_cross(kernels, &model, frames, sizes, states, &mut cross)?;
         observer(Stage::Decoder);
         let mut region = Region::new(self.shared);
