@@ -246,6 +246,17 @@ impl<'m, 'b> Decoder<'m, 'b> {
         part(self.buffers.logits, index * vocabulary, vocabulary)
     }
 
+    /// Makes tokens impossible behind the first hypothesis.
+    pub(crate) fn forbid(&mut self, forbidden: &dyn Fn(u32) -> bool) -> Result<(), Error> {
+        let vocabulary = self.output.vocabulary.weight.outputs();
+        for (token, logit) in prefix_mut(self.buffers.logits, vocabulary)?.iter_mut().enumerate() {
+            if forbidden(token as u32) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+        Ok(())
+    }
+
     /// The attention rows of all columns, to be used up by the alignment.
     pub(crate) fn into_attention(self) -> (&'b mut [u8], &'b mut [f32]) {
         (self.buffers.attention, self.buffers.attention_sums)

@@ -58,6 +58,14 @@ pub(crate) struct Found<'a> {
     pub(crate) column_scores: &'a [f32],
 }
 
+/// What every hypothesis must begin with.
+pub(crate) struct Prefix<'a> {
+    /// Its tokens: whole words, and none of them the end.
+    pub(crate) tokens: &'a [u32],
+    /// Whether a token begins a word. Behind the prefix only such a token may follow, so that its last word stays as it is.
+    pub(crate) begins_word: &'a dyn Fn(u32) -> bool,
+}
+
 pub(crate) struct Search<'b> {
     pub(crate) kernels: Kernels,
     pub(crate) buffers: SearchBuffers<'b>,
@@ -73,6 +81,7 @@ impl<'b> Search<'b> {
         mut self,
         decoder: &mut Decoder<'_, '_>,
         max_tokens: usize,
+        prefix: &Prefix<'_>,
     ) -> Result<Found<'b>, Error> {
         let max_tokens = max_tokens.min(self.capacity);
         let mut active = [Hypothesis::default(); MAX_BEAM];
@@ -91,7 +100,14 @@ impl<'b> Search<'b> {
                 path_stride: self.capacity,
             };
             decoder.step(&input)?;
-            let (candidates, found) = self.candidates(decoder, &active, count)?;
+            if step > 0 && step == prefix.tokens.len() {
+                let may_follow = |token| token == self.end || (prefix.begins_word)(token);
+                decoder.forbid(&|token| !may_follow(token))?;
+            }
+            let (candidates, found) = match prefix.tokens.get(step) {
+                Some(&token) => self.given(decoder, &active, token)?,
+                None => self.candidates(decoder, &active, count)?,
+            };
             let last_step = step + 1 == max_tokens;
             let mut next = [Hypothesis::default(); MAX_BEAM];
             let mut next_count = 0;
@@ -102,9 +118,15 @@ impl<'b> Search<'b> {
                 if candidate.token == self.end || last_step {
                     ended += 1;
                     self.finish(&mut best, candidate, step + 1);
-                } else if let Some(surplus) = self.surplus(candidate, step + 1) {
+                } else if let Some(surplus) = self.surplus(candidate, step + 1)
+                    && step >= prefix.tokens.len()
+                {
                     ended += 1;
-                    self.finish(&mut best, candidate, (step + 2).saturating_sub(surplus).max(1));
+                    self.finish(
+                        &mut best,
+                        candidate,
+                        (step + 2).saturating_sub(surplus).max(1 + prefix.tokens.len()),
+                    );
                 } else {
                     self.extend(candidate, step, next_count);
                     if let Some(slot) = next.get_mut(next_count) {
@@ -122,6 +144,21 @@ impl<'b> Search<'b> {
         let columns = best.map_or(1, |finished| finished.columns);
         let SearchBuffers { best_path, column_tokens, column_scores, .. } = self.buffers;
         Ok(Found { path: best_path.get(..columns).unwrap_or(&[]), column_tokens, column_scores })
+    }
+
+    /// The one continuation with a token of the prefix, until whose end there is one hypothesis.
+    fn given(
+        &self,
+        decoder: &Decoder<'_, '_>,
+        active: &[Hypothesis; MAX_BEAM],
+        token: u32,
+    ) -> Result<([Candidate; 2 * MAX_BEAM], usize), Error> {
+        let logits = decoder.logits(0)?;
+        let peak = self.kernels.peak(logits)?;
+        let logit = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
+        let token_score = log_probability(logit, peak.log_sum_exp);
+        let score = active.first().map_or(0.0, |hypothesis| hypothesis.score) + token_score;
+        Ok(([Candidate { parent: 0, token, token_score, score }; 2 * MAX_BEAM], 1))
     }
 
     /// The best continuations of all hypotheses, best first: twice the beam, as some may be the end.

@@ -41,6 +41,22 @@ pub struct Pushed {
     pub segment: Option<Segment>,
 }
 
+/// The utterance under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// First sample, padding included.
+    pub start_sample: u64,
+    /// First sample of the first voiced frame.
+    pub voiced_start: u64,
+    /// One past the last sample of the last voiced frame.
+    pub voiced_end: u64,
+    /// Whether it holds enough speech to be kept.
+    pub kept: bool,
+    /// Wherever it ends, it holds the samples before this one that came until now: an utterance that reaches the limit is
+    /// cut behind it.
+    pub least_end: u64,
+}
+
 /// Samples in, utterances out. About 18 KB of state, nothing allocated.
 pub struct Segmenter {
     rules: Rules,
@@ -62,6 +78,8 @@ pub struct Segmenter {
 #[derive(Clone, Copy)]
 struct OpenSegment {
     start: u64,
+    /// The first voiced frame.
+    voiced_start: u64,
     /// One past the last voiced frame.
     voiced_end: u64,
     run: u64,
@@ -74,8 +92,8 @@ struct OpenSegment {
 }
 
 impl OpenSegment {
-    const fn new(start: u64) -> Self {
-        Self { start, voiced_end: start, run: 0, longest_run: 0, confirmed_run: 0, peak: 0.0 }
+    const fn new(start: u64, voiced_start: u64) -> Self {
+        Self { start, voiced_start, voiced_end: start, run: 0, longest_run: 0, confirmed_run: 0, peak: 0.0 }
     }
 
     fn push(&mut self, frame: u64, activity: FrameActivity) {
@@ -189,12 +207,24 @@ impl Segmenter {
 
     /// Whether an utterance with enough speech to be kept is under way.
     pub fn in_speech(&self) -> bool {
-        self.open.is_some_and(|open| open.confirmed_run >= self.rules.minimum_speech)
+        self.running().is_some_and(|running| running.kept)
     }
 
     /// Seconds since the last voiced frame of the utterance under way; `None` outside one.
     pub fn trailing_silence(&self) -> Option<f32> {
         self.open.map(|open| (self.frames - open.voiced_end) as f32 / FRAMES_PER_SECOND)
+    }
+
+    /// The utterance under way, after the last complete frame.
+    pub fn running(&self) -> Option<Running> {
+        let sample = |frame: u64| frame * FRAME_SAMPLES as u64;
+        self.open.map(|open| Running {
+            start_sample: sample(open.start),
+            voiced_start: sample(open.voiced_start),
+            voiced_end: sample(open.voiced_end),
+            kept: open.confirmed_run >= self.rules.minimum_speech,
+            least_end: sample(open.start + self.rules.max_utterance - self.rules.cut_search),
+        })
     }
 
     fn frame_complete(&mut self) -> Option<Segment> {
@@ -204,7 +234,7 @@ impl Segmenter {
         self.history.push(frame, activity);
         let mut open = match self.open.take() {
             Some(open) => open,
-            None if activity.voiced => OpenSegment::new(self.start_for(frame)),
+            None if activity.voiced => OpenSegment::new(self.start_for(frame), frame),
             None => return None,
         };
         open.push(frame, activity);
@@ -242,7 +272,7 @@ impl Segmenter {
         for frame in end..self.frames {
             let activity = self.history.get(frame);
             if activity.voiced || next.is_some() {
-                next.get_or_insert(OpenSegment::new(self.start_for(frame))).push(frame, activity);
+                next.get_or_insert(OpenSegment::new(self.start_for(frame), frame)).push(frame, activity);
             }
         }
         self.open = next;

@@ -15,12 +15,13 @@ use crate::error::Error;
 use crate::frontend::{self, FrontendBuffers};
 use crate::region::{Buffer, Region, buffers, bytes_of};
 use crate::rotary;
-use crate::search::{Found, Search, SearchBuffers};
+use crate::running_words::RunningBuffers;
+use crate::search::{Found, Prefix, Search, SearchBuffers};
 use crate::sizes::{Decoding, Limits, Sizes, max_tokens};
-use crate::transcript::{self, Transcript, TranscriptBuffers};
+use crate::transcript::{self, Transcript, TranscriptBuffers, begins_word};
 use crate::{SAMPLE_RATE, project::prefix_mut};
 use kinglet_kernels::Kernels;
-use kinglet_model_format::Model;
+use kinglet_model_format::{Model, Vocabulary};
 
 buffers! {
     /// Angles of rotary positions, `[positions, rotary width / 2]`.
@@ -82,12 +83,14 @@ pub fn transcriber_memory(model: &Model<'_>, limits: &Limits) -> Result<usize, E
     if total > isize::MAX as usize { Err(Error::TooLarge) } else { Ok(total) }
 }
 
-/// Calls `each` with every buffer: what `transcriber_memory` adds up, phase by phase.
+/// Calls `each` with every buffer: what `transcriber_memory` adds up, phase by phase, and the hypothesis that a
+/// [`Recognizer`](crate::Recognizer) keeps besides.
 ///
 /// # Errors
 /// As [`transcriber_memory`].
 pub fn list_buffers(model: &Model<'_>, limits: &Limits, each: &mut dyn FnMut(Buffer)) -> Result<(), Error> {
     let sizes = Sizes::of(model, limits)?;
+    RunningBuffers::list(&sizes, each);
     TableBuffers::list(&sizes, each);
     TranscriptBuffers::list(&sizes, each);
     HypothesisBuffers::list(&sizes, each);
@@ -147,6 +150,21 @@ impl<'m, 'r> Transcriber<'m, 'r> {
         self.sizes.samples
     }
 
+    /// Most tokens of an utterance of so many samples.
+    pub(crate) fn max_tokens(&self, samples: usize) -> usize {
+        max_tokens(self.model.config().tokens.max_per_second, samples).min(self.sizes.tokens)
+    }
+
+    /// Whether a transcript can be made to begin with given words: frames of a CTC head are not.
+    pub(crate) fn keeps_words(&self) -> bool {
+        self.decoding == Decoding::Attention
+    }
+
+    /// The model's vocabulary.
+    pub(crate) fn vocabulary(&self) -> Vocabulary<'m> {
+        self.model.vocabulary()
+    }
+
     /// Recognises an utterance: 16 kHz mono. No samples give no words.
     ///
     /// # Errors
@@ -164,6 +182,18 @@ impl<'m, 'r> Transcriber<'m, 'r> {
         samples: &[i16],
         observer: &mut dyn FnMut(Stage),
     ) -> Result<Transcript<'_>, Error> {
+        self.transcribe_after(samples, &[], observer)
+    }
+
+    /// [`transcribe_observed`](Self::transcribe_observed), with a transcript that begins with `words`: the tokens of whole words,
+    /// fewer than [`max_tokens`](Self::max_tokens); none, unless it [`keeps_words`](Self::keeps_words). Where there are no samples
+    /// there are no words either.
+    pub(crate) fn transcribe_after(
+        &mut self,
+        samples: &[i16],
+        words: &[u32],
+        observer: &mut dyn FnMut(Stage),
+    ) -> Result<Transcript<'_>, Error> {
         let limit = self.sizes.samples;
         if samples.len() > limit {
             return Err(Error::UtteranceTooLong { samples: samples.len(), limit });
@@ -173,7 +203,7 @@ impl<'m, 'r> Transcriber<'m, 'r> {
         }
         let frames = self.encode(samples, observer)?;
         let count = match self.decoding {
-            Decoding::Attention => self.decode(samples.len(), frames, observer)?,
+            Decoding::Attention => self.decode(samples.len(), frames, words, observer)?,
             _ => self.decode_ctc(samples.len(), frames, observer)?,
         };
         observer(Stage::Done);
@@ -200,6 +230,7 @@ impl<'m, 'r> Transcriber<'m, 'r> {
         &mut self,
         samples: usize,
         frames: usize,
+        words: &[u32],
         observer: &mut dyn FnMut(Stage),
     ) -> Result<usize, Error> {
         let (kernels, sizes, config) = (self.kernels, &self.sizes, self.model.config());
@@ -214,7 +245,9 @@ impl<'m, 'r> Transcriber<'m, 'r> {
             end: config.tokens.end,
         };
         let allowed = max_tokens(config.tokens.max_per_second, samples);
-        let found = search.run(&mut decoder, allowed)?;
+        let vocabulary = self.model.vocabulary();
+        let prefix = Prefix { tokens: words, begins_word: &|token| begins_word(&vocabulary, token) };
+        let found = search.run(&mut decoder, allowed, &prefix)?;
         observer(Stage::Alignment);
         let (attention, sums) = decoder.into_attention();
         store_result(&found, attention, sums, frames, sizes.frame_capacity, &mut self.result)

@@ -1,5 +1,7 @@
 //! From tokens to text, words, times and confidences.
 
+use core::ops::Range;
+
 use crate::region::buffers;
 use crate::sizes::Sizes;
 use kinglet_model_format::Vocabulary;
@@ -72,6 +74,14 @@ impl<'a> Transcript<'a> {
         })
     }
 
+    /// The words: bytes of the text and tokens of each.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (Range<usize>, Range<usize>)> + use<'a> {
+        self.words.iter().map(|word| {
+            let [begin, end, first, last] = word.map(|place| place as usize);
+            (begin..end, first..last)
+        })
+    }
+
     /// Geometric mean of the probabilities of all tokens, 0 to 1; 0 when there is none.
     pub fn confidence(&self) -> f32 {
         confidence(self.scores)
@@ -110,6 +120,11 @@ pub(crate) fn compose<'a>(
     }
 }
 
+/// Whether a word begins with this token, wherever it stands.
+pub(crate) fn begins_word(vocabulary: &Vocabulary<'_>, token: u32) -> bool {
+    vocabulary.piece(token).first() == Some(&b' ')
+}
+
 /// Writes the words with one space between them; returns the bytes of text and the number of words.
 fn write_words(
     vocabulary: &Vocabulary<'_>,
@@ -126,7 +141,7 @@ fn write_words(
             .iter()
             .enumerate()
             .skip(index + 1)
-            .find(|(_, token)| vocabulary.piece(**token).first() == Some(&b' '))
+            .find(|(_, token)| begins_word(vocabulary, **token))
             .map_or(tokens.len(), |(next, _)| next);
         let before = writer.end;
         if before > 0 {

@@ -1,6 +1,7 @@
 //! `kinglet listen`: a microphone becomes text while somebody speaks.
 
 mod events;
+mod line;
 mod record;
 mod screen;
 
@@ -10,11 +11,14 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use kinglet::microphone::{CaptureFormat, DeviceError, Microphone, Received, Selection};
+use kinglet::output::Segment;
 use kinglet::transcription::segment;
 use kinglet_kernels::Kernels;
-use kinglet_runtime::{Limits, Recognizer, SAMPLE_RATE, SegmenterConfig, memory_required};
+use kinglet_runtime::{
+    Event as Heard, Limits, PartialConfig, Recognizer, SAMPLE_RATE, SegmenterConfig, memory_required,
+};
 
-use self::events::{DeviceState, Event, Level};
+use self::events::{DeviceState, Event, Level, Pace};
 use self::record::Record;
 use self::screen::Screen;
 use super::devices::Devices;
@@ -26,6 +30,8 @@ use crate::interrupt;
 const IDLE: Duration = Duration::from_millis(10);
 /// How long to wait before a device that has gone away is looked for again.
 const RETRY: Duration = Duration::from_secs(1);
+/// With more samples than this waiting, what is complete is recognised first and partial results are left out.
+const TOO_LATE: usize = SAMPLE_RATE as usize;
 /// With more than this much of the ring waiting, the recogniser does not keep up.
 const TOO_FULL: f32 = 0.5;
 
@@ -60,6 +66,9 @@ pub struct Listen {
     /// No utterance is longer than this many seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30.0, value_parser = seconds::<2_000, 30_000>)]
     max_utterance: f32,
+    /// Recognise the running utterance at most every so many seconds; 0 waits for its end
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5, value_parser = seconds::<0, 30_000>)]
+    partial_interval: f32,
     /// Hypotheses that the search follows; 1 is fastest
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     beam: u8,
@@ -96,16 +105,22 @@ impl Listen {
             ..SegmenterConfig::for_utterances(self.max_utterance)
         };
         let mut region = vec![0; memory_required(&model, &limits)?];
-        let recognizer = Recognizer::new(model, Kernels::detect(), limits, rules, &mut region)?;
+        let mut recognizer = Recognizer::new(model, Kernels::detect(), limits, rules, &mut region)?;
+        let screen = Screen::new(self.format == FormatName::Json);
+        if self.partial_interval > 0.0 && screen.shows_partials() {
+            let interval = self.partial_interval;
+            recognizer = recognizer.with_partials(PartialConfig { interval, ..PartialConfig::default() });
+        }
         let selection = Selection { device: self.device, format: self.capture.unwrap_or_default() };
         let mut session = Session {
             recognizer,
-            screen: Screen::new(self.format == FormatName::Json),
+            screen,
             record: Record::create(self.output, self.save)?,
             level: Level::default(),
             origin: 0.0,
             behind: false,
-            busy: Duration::ZERO,
+            pace: Pace::default(),
+            promised: false,
             samples: Vec::new(),
             begun: Instant::now(),
         };
@@ -126,8 +141,9 @@ struct Session<'m, 'r> {
     origin: f64,
     /// Whether it was said that recognition does not keep up.
     behind: bool,
-    /// Time spent on what is being recognised.
-    busy: Duration,
+    pace: Pace,
+    /// Whether words of the running utterance were shown.
+    promised: bool,
     samples: Vec<f32>,
     begun: Instant,
 }
@@ -203,8 +219,7 @@ impl Session<'_, '_> {
         }
         if received.fill > TOO_FULL && !self.behind {
             let waiting = received.frames as f64 / f64::from(rate);
-            let speed = waiting / self.busy.as_secs_f64().max(1e-3);
-            self.tell(&Event::Behind { speed, waiting_seconds: waiting })?;
+            self.tell(&Event::Behind { speed: self.pace.speed(), waiting_seconds: waiting })?;
         }
         self.behind = received.fill > TOO_FULL || self.behind && received.fill > TOO_FULL / 4.0;
         Ok(())
@@ -221,43 +236,74 @@ impl Session<'_, '_> {
         while !rest.is_empty() {
             let accepted = self.recognizer.push(rest);
             rest = rest.get(accepted..).unwrap_or_default();
-            while self.poll()? {}
+            while self.poll(rest.len() <= TOO_LATE)? {}
         }
+        self.pace.add(to_seconds(samples.len() as u64), begun.elapsed().as_secs_f64());
         self.samples = samples;
         self.samples.clear();
-        self.busy = begun.elapsed();
         Ok(())
     }
 
     /// Ends the running utterance.
     fn finish(&mut self) -> Result<(), Failure> {
         self.recognizer.finish();
-        while self.poll()? {}
+        while self.poll(false)? {}
         Ok(())
     }
 
-    /// Recognises an utterance, if one is complete.
-    fn poll(&mut self) -> Result<bool, Failure> {
-        let Some(utterance) = self.recognizer.poll()? else { return Ok(false) };
-        let Some(mut said) = segment(utterance.start_sample, utterance.samples.len(), &utterance.transcript)
-        else {
-            return Ok(true);
+    /// Recognises an utterance, if one is complete, or the running one, if that is due and wanted.
+    fn poll(&mut self, partials: bool) -> Result<bool, Failure> {
+        let heard =
+            if partials { self.recognizer.poll_event()? } else { self.recognizer.poll()?.map(Heard::Final) };
+        let event = match heard {
+            None => return Ok(false),
+            Some(Heard::Partial(partial)) if partial.text.is_empty() && !self.promised => return Ok(true),
+            Some(Heard::Partial(partial)) => {
+                self.promised = true;
+                Event::Partial {
+                    start: self.origin + to_seconds(partial.start_sample),
+                    end: self.origin + to_seconds(partial.end_sample),
+                    stable: partial.stable().into(),
+                    tentative: partial.tentative().into(),
+                }
+            }
+            Some(Heard::Final(utterance)) => {
+                let promised = std::mem::take(&mut self.promised);
+                let (start, samples) = (utterance.start_sample, utterance.samples);
+                match segment(start, samples.len(), &utterance.transcript) {
+                    Some(said) => {
+                        let said = moved(said, self.origin);
+                        self.record.write(&said, samples)?;
+                        Event::Final(said)
+                    }
+                    None if promised => Event::Partial {
+                        start: self.origin + to_seconds(start),
+                        end: self.origin + to_seconds(utterance.end_sample),
+                        stable: String::new(),
+                        tentative: String::new(),
+                    },
+                    None => return Ok(true),
+                }
+            }
         };
-        let offset = self.origin;
-        said.start += offset;
-        said.end += offset;
-        for word in &mut said.words {
-            word.start += offset;
-            word.end += offset;
-        }
-        self.record.write(&said, utterance.samples)?;
-        self.tell(&Event::Final(said))?;
+        self.tell(&event)?;
         Ok(true)
     }
 
     fn tell(&mut self, event: &Event) -> Result<(), Failure> {
         Ok(self.screen.show(event)?)
     }
+}
+
+/// What was said, in times that begin `offset` seconds earlier.
+fn moved(mut said: Segment, offset: f64) -> Segment {
+    said.start += offset;
+    said.end += offset;
+    for word in &mut said.words {
+        word.start += offset;
+        word.end += offset;
+    }
+    said
 }
 
 /// Seconds in so many samples at 16 kHz.

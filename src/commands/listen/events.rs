@@ -10,6 +10,15 @@ use kinglet_runtime::SAMPLE_RATE;
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(super) enum Event {
+    /// What has been said so far of an utterance; nothing, where there were no words after all.
+    Partial {
+        start: f64,
+        end: f64,
+        /// Words that are never taken back: the text of the utterance begins with them.
+        stable: String,
+        /// Words that may still change.
+        tentative: String,
+    },
     /// An utterance.
     Final(Segment),
     /// How loud the last second was, in dB below full scale.
@@ -42,6 +51,32 @@ pub(super) enum Event {
 pub(super) enum DeviceState {
     Opened,
     Lost,
+}
+
+/// How fast recognition is, over the last half minute or so.
+#[derive(Default)]
+pub(super) struct Pace {
+    audio: f64,
+    busy: f64,
+}
+
+impl Pace {
+    const SECONDS: f64 = 30.0;
+
+    /// So much audio was recognised in so much time.
+    pub(super) fn add(&mut self, audio: f64, busy: f64) {
+        if self.audio > Self::SECONDS {
+            // The past counts for less and less.
+            (self.audio, self.busy) = (self.audio / 2.0, self.busy / 2.0);
+        }
+        self.audio += audio;
+        self.busy += busy;
+    }
+
+    /// Seconds of audio a second.
+    pub(super) fn speed(&self) -> f64 {
+        self.audio / self.busy.max(1e-3)
+    }
 }
 
 /// The level of each second.
@@ -77,6 +112,17 @@ impl Level {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_pace_follows_what_is_new() {
+        let mut pace = Pace::default();
+        pace.add(10.0, 20.0);
+        assert_eq!(pace.speed(), 0.5);
+        for _ in 0..100 {
+            pace.add(1.0, 0.25);
+        }
+        assert!((3.5..=4.0).contains(&pace.speed()), "{}", pace.speed());
+    }
 
     #[test]
     fn a_level_a_second() {

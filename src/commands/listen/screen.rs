@@ -2,17 +2,35 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use console::Term;
+
 use super::events::{DeviceState, Event};
+use super::line;
+
+/// Back to the first column, and the rest of the line away.
+const CLEAR: &str = "\r\x1b[K";
+const DIM: &str = "\x1b[2m";
+const PLAIN: &str = "\x1b[0m";
 
 /// Standard output.
 pub(super) struct Screen {
     json: bool,
-    terminal: bool,
+    /// Where it is a terminal that understands more than plain lines.
+    terminal: Option<Term>,
+    /// Whether running words stand in the last line.
+    running: bool,
 }
 
 impl Screen {
     pub(super) fn new(json: bool) -> Self {
-        Self { json, terminal: !json && io::stdout().is_terminal() }
+        let plain = std::env::var_os("TERM").is_some_and(|name| name == "dumb");
+        let terminal = (!json && !plain && io::stdout().is_terminal()).then(Term::stdout);
+        Self { json, terminal, running: false }
+    }
+
+    /// Whether partial results are shown at all.
+    pub(super) fn shows_partials(&self) -> bool {
+        self.json || self.terminal.is_some()
     }
 
     /// Shows what happens.
@@ -23,7 +41,21 @@ impl Screen {
             writeln!(out)?;
             return out.flush();
         }
+        if self.running && !matches!(event, Event::Level { .. }) {
+            write!(out, "{CLEAR}")?;
+            out.flush()?;
+            self.running = false;
+        }
         match event {
+            Event::Partial { stable, tentative, .. } => {
+                if let Some(terminal) = &self.terminal {
+                    // A character in the last column makes some terminals begin another line.
+                    let columns = usize::from(terminal.size().1).saturating_sub(1);
+                    let (stable, tentative) = line::fit(stable, tentative, columns);
+                    write!(out, "{stable}{DIM}{tentative}{PLAIN}")?;
+                    self.running = true;
+                }
+            }
             Event::Final(said) => {
                 writeln!(out, "[{} - {}] {}", time(said.start), time(said.end), said.text)?;
             }
@@ -43,7 +75,7 @@ impl Screen {
                 );
             }
             Event::Device { state, name, cause } => match state {
-                DeviceState::Opened if self.terminal => {
+                DeviceState::Opened if self.terminal.is_some() => {
                     writeln!(io::stderr(), "{name}: listening, Ctrl-C ends")?
                 }
                 DeviceState::Opened => log::info!("{name}: listening"),
