@@ -1,6 +1,7 @@
 //! Everything that can be wrong with a model file.
 
 use crate::section::SectionKind;
+use crate::sparse::IndexError;
 use thiserror::Error;
 
 /// Why a model file is refused. The message names the section that is damaged.
@@ -78,6 +79,14 @@ pub enum Rule {
     /// A scale or a float value is not finite.
     #[error("tensor {0} holds a value that is not a finite number")]
     NotFinite(u32),
+    /// The index of a sparse matrix is not one of this matrix.
+    #[error("tensor {tensor}: {error}")]
+    Index {
+        /// The tensor's id.
+        tensor: u32,
+        /// What is wrong.
+        error: IndexError,
+    },
     /// A layer names a tensor that does not exist.
     #[error("layer {layer} names tensor {tensor}, which does not exist")]
     TensorMissing {

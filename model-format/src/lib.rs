@@ -27,6 +27,7 @@ mod fields;
 mod section;
 mod config;
 mod matrix;
+mod sparse;
 mod tensor;
 mod layer;
 mod filter_bank;
@@ -57,5 +58,8 @@ pub use memory::Memory;
 pub use model::{Model, Verify};
 pub use residual::LowRank;
 pub use section::{ALIGNMENT, MAGIC, Section, SectionKind, VERSION};
+pub use sparse::{
+    BlockColumns, BlockIndex, BlockRow, BlockShape, IndexError, SparseInt4Matrix, SparseInt8Matrix,
+};
 pub use tensor::{Tensor, TensorKind, TensorTable};
 pub use text::{Texts, Vocabulary};

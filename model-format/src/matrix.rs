@@ -5,6 +5,7 @@
 //! of 16 outputs x 4 inputs, 64 bytes: `[outputs / 16][inputs / 4][16][4]`. One `SDOT` or `VPDPBUSD`
 //! operand is then one aligned load, and a quarter of a block is a `SMULL` operand.
 
+use crate::sparse::{SparseInt4Matrix, SparseInt8Matrix};
 use thiserror::Error;
 
 /// Outputs in one block.
@@ -273,6 +274,10 @@ pub enum Matrix<'a> {
     Int8(Int8Matrix<'a>),
     /// int4, one scale for each output and group of inputs.
     Int4(Int4Matrix<'a>),
+    /// int8 in blocks, one scale an output.
+    SparseInt8(SparseInt8Matrix<'a>),
+    /// int4 in blocks, one scale for each output and group of inputs.
+    SparseInt4(SparseInt4Matrix<'a>),
 }
 
 impl Matrix<'_> {
@@ -282,6 +287,8 @@ impl Matrix<'_> {
             Self::Float(m) => m.outputs(),
             Self::Int8(m) => m.outputs(),
             Self::Int4(m) => m.outputs(),
+            Self::SparseInt8(m) => m.outputs(),
+            Self::SparseInt4(m) => m.outputs(),
         }
     }
 
@@ -291,6 +298,8 @@ impl Matrix<'_> {
             Self::Float(m) => m.inputs(),
             Self::Int8(m) => m.inputs(),
             Self::Int4(m) => m.inputs(),
+            Self::SparseInt8(m) => m.inputs(),
+            Self::SparseInt4(m) => m.inputs(),
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::error::Rule;
 use crate::fields::{Fields, StringTable};
 use crate::matrix::{FloatMatrix, INPUT_PAD, Int4Matrix, Int8Matrix, Matrix, OUTPUT_BLOCK};
 use crate::section::ALIGNMENT;
+use crate::sparse::{BlockColumns, BlockIndex, BlockShape, IndexError, SparseInt4Matrix, SparseInt8Matrix};
 use core::fmt;
 use zerocopy::FromBytes;
 
@@ -26,11 +27,27 @@ pub enum TensorKind {
     Int8,
     /// int4 matrix in pairs of such blocks, f16 scales for groups of inputs.
     Int4,
+    /// Block-sparse int8 matrix, one f32 scale an output.
+    SparseInt8,
+    /// Block-sparse int4 matrix, f16 scales for groups of inputs.
+    SparseInt4,
 }
 
 impl TensorKind {
-    pub(crate) const ALL: [TensorKind; 5] =
-        [Self::Vector, Self::HalfVector, Self::Float, Self::Int8, Self::Int4];
+    pub(crate) const ALL: [TensorKind; 7] = [
+        Self::Vector,
+        Self::HalfVector,
+        Self::Float,
+        Self::Int8,
+        Self::Int4,
+        Self::SparseInt8,
+        Self::SparseInt4,
+    ];
+
+    /// Whether only some blocks of the matrix are stored.
+    pub fn is_sparse(self) -> bool {
+        matches!(self, Self::SparseInt8 | Self::SparseInt4)
+    }
 
     #[cfg(feature = "pack")]
     pub(crate) fn code(self) -> u8 {
@@ -46,6 +63,8 @@ impl fmt::Display for TensorKind {
             Self::Float => "f32",
             Self::Int8 => "int8",
             Self::Int4 => "int4",
+            Self::SparseInt8 => "sparse int8",
+            Self::SparseInt4 => "sparse int4",
         })
     }
 }
@@ -63,14 +82,22 @@ pub struct Tensor<'a> {
     pub group_inputs: usize,
     /// Name in the checkpoint that it was made from.
     pub name: &'a str,
+    /// Shape of the blocks of a sparse matrix.
+    pub block: Option<BlockShape>,
     values: &'a [u8],
     scales: &'a [u8],
+    index: &'a [u8],
 }
 
 impl<'a> Tensor<'a> {
-    /// Bytes of values and scales.
+    /// Bytes of values, scales and index.
     pub fn stored_bytes(&self) -> usize {
-        self.values.len() + self.scales.len()
+        self.part_bytes().into_iter().sum()
+    }
+
+    /// Bytes of values, of scales, and of the index of a sparse matrix.
+    pub fn part_bytes(&self) -> [usize; 3] {
+        [self.values.len(), self.scales.len(), self.index.len()]
     }
 
     /// Numbers that the tensor stands for, padding not counted.
@@ -105,11 +132,44 @@ impl<'a> Tensor<'a> {
                 let group = self.group_inputs;
                 Int4Matrix::new(outputs, inputs, group, self.values, scales).ok().map(Matrix::Int4)
             }
+            TensorKind::SparseInt8 => {
+                let values = <[i8]>::ref_from_bytes(self.values).ok()?;
+                let scales = <[f32]>::ref_from_bytes(self.scales).ok()?;
+                let index = self.block_index()?;
+                SparseInt8Matrix::new(outputs, inputs, index, values, scales).ok().map(Matrix::SparseInt8)
+            }
+            TensorKind::SparseInt4 => {
+                let scales = <[half::f16]>::ref_from_bytes(self.scales).ok()?;
+                let (group, index) = (self.group_inputs, self.block_index()?);
+                SparseInt4Matrix::new(outputs, inputs, group, index, self.values, scales)
+                    .ok()
+                    .map(Matrix::SparseInt4)
+            }
         }
+    }
+
+    /// The index of a sparse matrix, which was checked when the table was parsed.
+    fn block_index(&self) -> Option<BlockIndex<'a>> {
+        let block = self.block?;
+        let (counts, columns) = self.parts_of_index(block).ok()?;
+        Some(BlockIndex::checked_before(block, counts, columns))
+    }
+
+    /// A count for each row of blocks, and a column for each block.
+    fn parts_of_index(&self, block: BlockShape) -> Result<(&'a [u16], BlockColumns<'a>), IndexError> {
+        let rows = self.outputs.div_ceil(block.outputs());
+        let (counts, columns) = self.index.split_at_checked(2 * rows).ok_or(IndexError::Length)?;
+        let counts = <[u16]>::ref_from_bytes(counts).map_err(|_| IndexError::Length)?;
+        let columns = if self.inputs.div_ceil(block.inputs()) <= BlockIndex::BYTE_COLUMNS {
+            BlockColumns::Bytes(columns)
+        } else {
+            BlockColumns::Words(<[u16]>::ref_from_bytes(columns).map_err(|_| IndexError::Length)?)
+        };
+        Ok((counts, columns))
     }
 }
 
-/// Byte lengths of values and scales that a kind and shape ask for.
+/// Byte lengths of values and scales that a kind and shape ask for; of a sparse matrix the values are those of all blocks.
 pub(crate) fn part_lengths(
     kind: TensorKind,
     outputs: usize,
@@ -123,8 +183,8 @@ pub(crate) fn part_lengths(
         TensorKind::Vector => (outputs.checked_mul(4)?, 0),
         TensorKind::HalfVector => (outputs.checked_mul(2)?, 0),
         TensorKind::Float => (padded_outputs.checked_mul(inputs)?.checked_mul(4)?, 0),
-        TensorKind::Int8 => (count, padded_outputs.checked_mul(4)?),
-        TensorKind::Int4 => {
+        TensorKind::Int8 | TensorKind::SparseInt8 => (count, padded_outputs.checked_mul(4)?),
+        TensorKind::Int4 | TensorKind::SparseInt4 => {
             let groups = padded_inputs.div_ceil(group.max(1));
             (count / 2, padded_outputs.checked_mul(groups)?.checked_mul(2)?)
         }
@@ -191,46 +251,54 @@ impl<'a> TensorTable<'a> {
     fn part_offset(&self, index: usize) -> Option<usize> {
         let mut fields = self.record(index).ok()?;
         fields.bytes(16).ok()?;
-        usize::try_from(fields.u64().ok()?).ok()
+        let (values, length, scales) = (fields.u64().ok()?, fields.u64().ok()?, fields.u64().ok()?);
+        // A sparse matrix without blocks has no values.
+        usize::try_from(if length == 0 { scales } else { values }).ok()
     }
 
     /// Reads a record whose values must begin at the first aligned offset behind `end`, and moves `end` behind it.
     fn decode(&self, index: usize, end: &mut usize) -> Result<Tensor<'a>, Rule> {
-        let id = index as u32;
+        let (id, name) = (index as u32, self.names.get(index));
         let mut fields = self.record(index)?;
         let code = fields.u8()?;
         let kind = usize::from(code).checked_sub(1).and_then(|i| TensorKind::ALL.get(i)).copied();
         let kind = kind.ok_or(Rule::Code("tensor kind"))?;
-        fields.zeros(3)?;
+        let code = fields.u8()?;
+        let block = usize::from(code).checked_sub(1).map(|i| BlockShape::ALL.get(i).copied());
+        let block = block.map(|block| block.ok_or(Rule::Code("block shape"))).transpose()?;
+        fields.zeros(2)?;
         let outputs = fields.count("outputs", 1, MAX_DIMENSION)?;
         let inputs = fields.count("inputs", 1, MAX_DIMENSION)?;
         let group_inputs = fields.count("group_inputs", 0, MAX_DIMENSION)?;
         let is_vector = matches!(kind, TensorKind::Vector | TensorKind::HalfVector);
         let group_fits = match kind {
-            TensorKind::Int4 => group_inputs > 0 && group_inputs.is_multiple_of(INPUT_PAD),
+            TensorKind::Int4 | TensorKind::SparseInt4 => {
+                group_inputs > 0 && group_inputs.is_multiple_of(INPUT_PAD)
+            }
             _ => group_inputs == 0,
         };
-        if (is_vector && inputs != 1) || !group_fits {
+        if (is_vector && inputs != 1) || !group_fits || block.is_some() != kind.is_sparse() {
             return Err(Rule::TensorShape(id));
         }
         let lengths = part_lengths(kind, outputs, inputs, group_inputs).ok_or(Rule::TensorShape(id))?;
-        let values = self.part(&mut fields, id, lengths.0, end)?;
-        let scales = self.part(&mut fields, id, lengths.1, end)?;
-        fields.zeros(RECORD_LENGTH - 48)?;
-        let name = core::str::from_utf8(self.names.get(index)).map_err(|_| Rule::Text)?;
-        Ok(Tensor { kind, outputs, inputs, group_inputs, name, values, scales })
+        // How many blocks a sparse matrix has stands in its index, which is held against them where it is checked.
+        let values = self.part(&mut fields, id, (!kind.is_sparse()).then_some(lengths.0), end)?;
+        let scales = self.part(&mut fields, id, Some(lengths.1), end)?;
+        let index = self.part(&mut fields, id, (!kind.is_sparse()).then_some(0), end)?;
+        let name = core::str::from_utf8(name).map_err(|_| Rule::Text)?;
+        Ok(Tensor { kind, outputs, inputs, group_inputs, name, block, values, scales, index })
     }
 
     fn part(
         &self,
         fields: &mut Fields<'_>,
         id: u32,
-        expected: usize,
+        expected: Option<usize>,
         end: &mut usize,
     ) -> Result<&'a [u8], Rule> {
         let offset = usize::try_from(fields.u64()?).map_err(|_| Rule::TensorPlace(id))?;
         let length = usize::try_from(fields.u64()?).map_err(|_| Rule::TensorLength(id))?;
-        if length != expected {
+        if expected.is_some_and(|expected| expected != length) {
             return Err(Rule::TensorLength(id));
         }
         if length == 0 {
@@ -250,9 +318,19 @@ fn check_values(id: u32, tensor: &Tensor<'_>) -> Result<(), Rule> {
     let finite = match tensor.kind {
         TensorKind::Vector | TensorKind::Float => all_finite(tensor.values),
         TensorKind::HalfVector => all_finite_half(tensor.values),
-        TensorKind::Int8 => all_finite(tensor.scales),
-        TensorKind::Int4 => all_finite_half(tensor.scales),
+        TensorKind::Int8 | TensorKind::SparseInt8 => all_finite(tensor.scales),
+        TensorKind::Int4 | TensorKind::SparseInt4 => all_finite_half(tensor.scales),
     };
+    if let Some(block) = tensor.block {
+        let index = tensor.parts_of_index(block).and_then(|(counts, columns)| {
+            BlockIndex::new(block, tensor.outputs, tensor.inputs, counts, columns)
+        });
+        let index = index.map_err(|error| Rule::Index { tensor: id, error })?;
+        let block_bytes = if tensor.kind == TensorKind::SparseInt8 { block.weights() } else { block.weights() / 2 };
+        if Some(tensor.values.len()) != index.blocks().checked_mul(block_bytes) {
+            return Err(Rule::TensorLength(id));
+        }
+    }
     if finite { Ok(()) } else { Err(Rule::NotFinite(id)) }
 }
 
