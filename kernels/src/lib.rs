@@ -9,7 +9,8 @@
 //! others: every instruction set gives the same bits.
 //!
 //! What this crate does not do: allocate, start threads, read files, or repack weights. One layout of int8 and one of
-//! int4 weights ([`kinglet_model_format::Int8Matrix`], [`kinglet_model_format::Int4Matrix`]) serve every instruction set.
+//! int4 weights ([`kinglet_model_format::Int8Matrix`], [`kinglet_model_format::Int4Matrix`]) serve every instruction set, and so
+//! does each shape of sparse blocks ([`kinglet_model_format::BlockShape`]).
 #![no_std]
 
 #[cfg(any(test, feature = "std"))]

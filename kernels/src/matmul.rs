@@ -1,6 +1,6 @@
-//! Int8 rows times int8 or int4 weights, to floats.
+//! Int8 rows times int8 or int4 weights, dense or in blocks, to floats.
 
-use kinglet_model_format::{Int4Matrix, Int8Matrix};
+use kinglet_model_format::{Int4Matrix, Int8Matrix, SparseInt4Matrix, SparseInt8Matrix};
 
 use crate::arch;
 use crate::{KernelError, Kernels, QuantizedRows};
@@ -61,6 +61,44 @@ impl Kernels {
         let bias = self.check_product(rows, weights.inputs(), weights.outputs(), bias, out, out_stride)?;
         if rows.rows() > 0 {
             arch::matmul_int4(self, Matmul { rows, weights, bias, out, out_stride });
+        }
+        Ok(())
+    }
+
+    /// [`matmul`](Self::matmul) with block-sparse int8 weights: what is not stored counts as zero.
+    ///
+    /// # Errors
+    /// When lengths do not fit, or `rows` were quantized by kernels with another order of values.
+    pub fn matmul_sparse_int8(
+        self,
+        rows: &QuantizedRows<'_>,
+        weights: &SparseInt8Matrix<'_>,
+        bias: Option<&[f32]>,
+        out: &mut [f32],
+        out_stride: usize,
+    ) -> Result<(), KernelError> {
+        let bias = self.check_product(rows, weights.inputs(), weights.outputs(), bias, out, out_stride)?;
+        if rows.rows() > 0 {
+            arch::matmul_sparse_int8(self, Matmul { rows, weights, bias, out, out_stride });
+        }
+        Ok(())
+    }
+
+    /// [`matmul_int4`](Self::matmul_int4) with block-sparse int4 weights: what is not stored counts as zero.
+    ///
+    /// # Errors
+    /// When lengths do not fit, or `rows` were quantized by kernels with another order of values.
+    pub fn matmul_sparse_int4(
+        self,
+        rows: &QuantizedRows<'_>,
+        weights: &SparseInt4Matrix<'_>,
+        bias: Option<&[f32]>,
+        out: &mut [f32],
+        out_stride: usize,
+    ) -> Result<(), KernelError> {
+        let bias = self.check_product(rows, weights.inputs(), weights.outputs(), bias, out, out_stride)?;
+        if rows.rows() > 0 {
+            arch::matmul_sparse_int4(self, Matmul { rows, weights, bias, out, out_stride });
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use crate::{InstructionSet, KernelError, Kernels, QuantizedRows};
 
 mod int4;
+mod sparse;
 
 /// A product's operands, plain.
 #[derive(Debug, Clone)]

@@ -199,11 +199,7 @@ impl<'a> BlockIndex<'a> {
     }
 
     /// An index whose invariants were checked before: the parser checks each once, the network is put together often.
-    pub(crate) fn checked_before(
-        shape: BlockShape,
-        counts: &'a [u16],
-        columns: BlockColumns<'a>,
-    ) -> Self {
+    pub(crate) fn checked_before(shape: BlockShape, counts: &'a [u16], columns: BlockColumns<'a>) -> Self {
         Self { shape, counts, columns }
     }
 
@@ -420,8 +416,9 @@ fn check_shape(
     let rows_fit = index.counts.len() == outputs.div_ceil(shape.outputs());
     let all = inputs.div_ceil(shape.inputs());
     // The index was checked against some shape; that it was this one is checked by what it names.
-    let columns_fit =
-        index.rows().all(|row| row.columns.len().checked_sub(1).is_none_or(|last| row.columns.get(last) < all));
+    let columns_fit = index
+        .rows()
+        .all(|row| row.columns.len().checked_sub(1).is_none_or(|last| row.columns.get(last) < all));
     let fits = rows_fit && columns_fit && Some(values) == index.blocks().checked_mul(block_bytes);
     if outputs == 0 || inputs == 0 || !fits { Err(MatrixShapeError { outputs, inputs }) } else { Ok(()) }
 }

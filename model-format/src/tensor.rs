@@ -326,7 +326,8 @@ fn check_values(id: u32, tensor: &Tensor<'_>) -> Result<(), Rule> {
             BlockIndex::new(block, tensor.outputs, tensor.inputs, counts, columns)
         });
         let index = index.map_err(|error| Rule::Index { tensor: id, error })?;
-        let block_bytes = if tensor.kind == TensorKind::SparseInt8 { block.weights() } else { block.weights() / 2 };
+        let block_bytes =
+            if tensor.kind == TensorKind::SparseInt8 { block.weights() } else { block.weights() / 2 };
         if Some(tensor.values.len()) != index.blocks().checked_mul(block_bytes) {
             return Err(Rule::TensorLength(id));
         }

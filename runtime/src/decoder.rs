@@ -302,6 +302,9 @@ impl<'m, 'b> Decoder<'m, 'b> {
             match self.output.embedding {
                 Matrix::Int8(embedding) => dequantize_row(&embedding, token as usize, row)?,
                 Matrix::Int4(embedding) => dequantize_int4_row(&embedding, token as usize, row)?,
+                Matrix::SparseInt8(_) | Matrix::SparseInt4(_) => {
+                    return Err(Error::Unsupported("a block-sparse embedding"));
+                }
                 Matrix::Float(embedding) => {
                     let column = embedding.values().iter().skip(token as usize);
                     let values = column.step_by(embedding.padded_outputs());

@@ -83,28 +83,22 @@ impl<'a> Input<'a> {
         out: &mut [f32],
     ) -> Result<(), Error> {
         let outputs = weight.outputs();
-        match (weight, self.bits) {
-            (Matrix::Int8(weights), ActivationBits::Eight) => {
-                self.kernels.matmul(&self.quantized, weights, bias, out, outputs)?;
-            }
-            (Matrix::Int8(weights), ActivationBits::Sixteen) => {
-                self.kernels.matmul(&self.quantized, weights, None, out, outputs)?;
-                self.join(bias, out, outputs)?;
-            }
-            (Matrix::Float(weights), _) => {
+        // Rows in two halves are joined with the bias; what multiplies floats has none of them.
+        let split = self.bits == ActivationBits::Sixteen && !matches!(weight, Matrix::Float(_));
+        let (kernels, rows) = (self.kernels, &self.quantized);
+        let added = if split { None } else { bias };
+        match weight {
+            Matrix::Int8(weights) => kernels.matmul(rows, weights, added, out, outputs)?,
+            Matrix::Int4(weights) => kernels.matmul_int4(rows, weights, added, out, outputs)?,
+            Matrix::SparseInt8(weights) => kernels.matmul_sparse_int8(rows, weights, added, out, outputs)?,
+            Matrix::SparseInt4(weights) => kernels.matmul_sparse_int4(rows, weights, added, out, outputs)?,
+            Matrix::Float(weights) => {
                 let (inputs, values) = (weights.inputs(), weights.values());
                 let (source, rows) = (self.source, self.rows);
-                self.kernels.matmul_f32(source, rows, inputs, outputs, values, bias, out, outputs)?;
-            }
-            (Matrix::Int4(weights), ActivationBits::Eight) => {
-                self.kernels.matmul_int4(&self.quantized, weights, bias, out, outputs)?;
-            }
-            (Matrix::Int4(weights), ActivationBits::Sixteen) => {
-                self.kernels.matmul_int4(&self.quantized, weights, None, out, outputs)?;
-                self.join(bias, out, outputs)?;
+                kernels.matmul_f32(source, rows, inputs, outputs, values, added, out, outputs)?;
             }
         }
-        Ok(())
+        if split { self.join(bias, out, outputs) } else { Ok(()) }
     }
 
     /// Adds the two rows that stand for each row of the input, and the bias.

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use kinglet_model_format::pack::{Checkpoint, Groups, PackOptions, Packed, Sharing, Weights, pack_with};
+use kinglet_model_format::BlockShape;
+use kinglet_model_format::pack::{
+    Checkpoint, Groups, PackOptions, Packed, Sharing, Sparse, Weights, pack_with,
+};
 
 use crate::failure::Failure;
 use crate::partial_file::PartialFile;
@@ -30,6 +33,12 @@ pub struct Pack {
     /// How the embedding is stored, and the output matrix if it is another
     #[arg(long, value_enum, default_value = "int8")]
     embedding: Storage,
+    /// Keep matrices of blocks and convolutions in blocks of outputs x inputs, and leave out those of zeros
+    #[arg(long, value_enum, value_name = "SHAPE")]
+    block: Option<Block>,
+    /// Set this part of the blocks of each matrix to zero, those of the smallest weights: 0.5 is half of them
+    #[arg(long, value_name = "PART", value_parser = part, requires = "block")]
+    sparsity: Option<f32>,
     /// Make layers that follow each other share their matrices, as in `encoder=3,decoder=3`: the mean of each 3
     #[arg(long, value_name = "GROUPS")]
     share: Option<Groups>,
@@ -62,6 +71,35 @@ impl From<Storage> for Weights {
     }
 }
 
+/// Shapes of sparse blocks.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Block {
+    /// 16 outputs x 4 inputs: fastest
+    #[value(name = "16x4")]
+    Outputs16Inputs4,
+    /// 4 outputs x 16 inputs
+    #[value(name = "4x16")]
+    Outputs4Inputs16,
+    /// 4 outputs x 4 inputs: costs the least accuracy
+    #[value(name = "4x4")]
+    Outputs4Inputs4,
+}
+
+impl From<Block> for BlockShape {
+    fn from(block: Block) -> Self {
+        match block {
+            Block::Outputs16Inputs4 => Self::Outputs16Inputs4,
+            Block::Outputs4Inputs16 => Self::Outputs4Inputs16,
+            Block::Outputs4Inputs4 => Self::Outputs4Inputs4,
+        }
+    }
+}
+
+/// A number from 0 to 1.
+fn part(text: &str) -> Result<f32, String> {
+    text.parse().ok().filter(|part| (0.0..=1.0).contains(part)).ok_or("give a number from 0 to 1".into())
+}
+
 impl Pack {
     /// Runs the command.
     pub fn run(self, quiet: bool) -> Result<(), Failure> {
@@ -77,7 +115,13 @@ impl Pack {
             residual_rank: self.residual_rank,
             diagonal: self.residual_diagonal,
         };
-        let options = PackOptions { weights: self.weights.into(), embedding: self.embedding.into(), sharing };
+        let block = self.block.map(BlockShape::from);
+        let options = PackOptions {
+            weights: self.weights.into(),
+            embedding: self.embedding.into(),
+            sparse: block.map(|block| Sparse { block, sparsity: self.sparsity }),
+            sharing,
+        };
         let packed = pack_with(&checkpoint, &options, &mut |done, all| {
             bar.set_length(all as u64);
             bar.set_position(done as u64);
@@ -100,15 +144,28 @@ impl Pack {
 
 fn report(packed: &Packed, name: &str) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{:<10} {:>14} {:>11} {:>9}  tensor", "stored as", "shape", "bytes", "error")?;
+    writeln!(
+        out,
+        "{:<16} {:>14} {:>8} {:>11} {:>9}  tensor",
+        "stored as", "shape", "density", "bytes", "error"
+    )?;
     for tensor in &packed.tensors {
-        let (kind, shape) = (tensor.kind.to_string(), format!("{} x {}", tensor.shape.0, tensor.shape.1));
+        let (mut kind, shape) = (tensor.kind.to_string(), format!("{} x {}", tensor.shape.0, tensor.shape.1));
+        let mut density = "-".to_string();
+        if let Some(block) = tensor.block {
+            kind = format!("{kind} {block}");
+            density = format!("{:.1} %", tensor.density * 100.0);
+        }
         let error = if tensor.relative_error > 0.0 {
             format!("{:.3} %", tensor.relative_error * 100.0)
         } else {
             "-".into()
         };
-        writeln!(out, "{kind:<10} {shape:>14} {:>11} {error:>9}  {}", tensor.bytes, tensor.name)?;
+        writeln!(
+            out,
+            "{kind:<16} {shape:>14} {density:>8} {:>11} {error:>9}  {}",
+            tensor.bytes, tensor.name
+        )?;
     }
     if !packed.shared.is_empty() {
         writeln!(

@@ -7,6 +7,9 @@ mod int4_panel;
 #[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
 mod panel;
 pub(crate) mod scalar;
+#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
+#[allow(dead_code, reason = "an architecture without sparse kernels of its own leaves it unused")]
+mod sparse_panel;
 #[cfg(target_arch = "x86_64")]
 mod x86_64;
 
@@ -17,7 +20,7 @@ use scalar as native;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as native;
 
-use kinglet_model_format::Int4Matrix;
+use kinglet_model_format::{Int4Matrix, SparseInt4Matrix, SparseInt8Matrix};
 
 use crate::matmul::Matmul;
 use crate::quantize::Quantization;
@@ -46,5 +49,19 @@ pub(crate) fn matmul_int4<'a>(kernels: Kernels, matmul: Matmul<'a, Int4Matrix<'a
     match kernels.instruction_set() {
         InstructionSet::Scalar => scalar::matmul_i4_block16x4(matmul),
         _ => native::dispatch_matmul_int4(kernels, matmul),
+    }
+}
+
+pub(crate) fn matmul_sparse_int8<'a>(kernels: Kernels, matmul: Matmul<'a, SparseInt8Matrix<'a>>) {
+    match kernels.instruction_set() {
+        InstructionSet::Scalar => scalar::matmul_sparse_i8(matmul),
+        _ => native::dispatch_matmul_sparse_int8(kernels, matmul),
+    }
+}
+
+pub(crate) fn matmul_sparse_int4<'a>(kernels: Kernels, matmul: Matmul<'a, SparseInt4Matrix<'a>>) {
+    match kernels.instruction_set() {
+        InstructionSet::Scalar => scalar::matmul_sparse_i4(matmul),
+        _ => native::dispatch_matmul_sparse_int4(kernels, matmul),
     }
 }

@@ -1,6 +1,7 @@
 //! From rows of f32 to the bytes in which a kernel reads them.
 
 use crate::matrix::{INPUT_BLOCK, INPUT_PAD, OUTPUT_BLOCK, round_up};
+use crate::sparse::BlockShape;
 use crate::tensor::TensorKind;
 use std::string::String;
 use std::vec;
@@ -15,6 +16,10 @@ pub struct TensorReport {
     pub kind: TensorKind,
     /// Outputs and inputs.
     pub shape: (usize, usize),
+    /// Shape of the blocks of a sparse matrix.
+    pub block: Option<BlockShape>,
+    /// Stored blocks over all blocks; 1 where all weights are stored.
+    pub density: f32,
     /// Bytes in the file.
     pub bytes: usize,
     /// Root of the mean squared error over the root of the mean square, zero where nothing was rounded.
@@ -27,6 +32,8 @@ pub(crate) struct StoredTensor {
     pub(crate) group_inputs: usize,
     pub(crate) values: Vec<u8>,
     pub(crate) scales: Vec<u8>,
+    /// Of a sparse matrix.
+    pub(crate) index: Vec<u8>,
 }
 
 pub(crate) fn store_vector(name: &str, values: &[f32]) -> StoredTensor {
@@ -45,37 +52,111 @@ pub(crate) fn store_float(name: &str, rows: &[f32], outputs: usize, inputs: usiz
     stored(name, TensorKind::Float, (outputs, inputs), float_bytes(&values), Vec::new(), 0.0)
 }
 
+/// Weights rounded to integers, `[outputs][inputs]`, and their scales.
+pub(super) struct Quantized<S> {
+    pub(super) values: Vec<i8>,
+    /// int8: `[outputs]`; int4: `[outputs][groups]`.
+    pub(super) scales: Vec<S>,
+    /// Root of the mean squared error over the root of the mean square.
+    pub(super) relative_error: f32,
+}
+
 /// Symmetric int8 with one scale an output: the step of the row's grid where it has one, so that weights which
 /// were trained or published in at most 8 bits are kept to the last bit, else its largest value over 127.
 /// `rows` is `[outputs][inputs]`.
+pub(super) fn quantize_int8(rows: &[f32], inputs: usize) -> Quantized<f32> {
+    let mut values = Vec::with_capacity(rows.len());
+    let mut scales = Vec::new();
+    let mut error = RelativeError::default();
+    for row in rows.chunks_exact(inputs) {
+        let scale = grid_step(row).unwrap_or_else(|| best_step(row));
+        scales.push(scale);
+        for &value in row {
+            let quantized =
+                if scale > 0.0 { (value / scale).round_ties_even().clamp(-128.0, 127.0) } else { 0.0 };
+            values.push(quantized as i8);
+            error.add(quantized * scale, value);
+        }
+    }
+    Quantized { values, scales, relative_error: error.value() }
+}
+
+/// Symmetric int4 with one f16 scale for each output and `group_inputs` inputs: the step with the least squared error,
+/// which is none for weights that were trained on a grid. `rows` is `[outputs][inputs]`.
+pub(super) fn quantize_int4(rows: &[f32], inputs: usize, group_inputs: usize) -> Quantized<half::f16> {
+    let mut values = Vec::with_capacity(rows.len());
+    let mut scales = Vec::new();
+    let mut error = RelativeError::default();
+    for row in rows.chunks_exact(inputs) {
+        for group in row.chunks(group_inputs) {
+            let scale = best_int4_step(group);
+            scales.push(scale);
+            let scale = scale.to_f32();
+            for &value in group {
+                let quantized = int4(value, scale);
+                values.push(quantized as i8);
+                error.add(quantized * scale, value);
+            }
+        }
+    }
+    Quantized { values, scales, relative_error: error.value() }
+}
+
+/// Inputs that share a scale: rounded up to a multiple of 16, or all the inputs, padded.
+pub(super) fn group_of(inputs: usize, group_inputs: Option<usize>) -> usize {
+    round_up(group_inputs.unwrap_or(inputs).max(1), INPUT_PAD)
+}
+
+/// Scales `[outputs][groups]` as kernels read them, `[outputs padded / 16][groups][16]`.
+pub(super) fn lay_out_scales(scales: &[half::f16], groups: usize) -> Vec<u8> {
+    let mut laid_out = vec![half::f16::ZERO; round_up(scales.len() / groups, OUTPUT_BLOCK) * groups];
+    for (output, scales) in scales.chunks_exact(groups).enumerate() {
+        for (group, &scale) in scales.iter().enumerate() {
+            let place = (output / OUTPUT_BLOCK * groups + group) * OUTPUT_BLOCK + output % OUTPUT_BLOCK;
+            laid_out[place] = scale;
+        }
+    }
+    laid_out.iter().flat_map(|scale| scale.to_le_bytes()).collect()
+}
+
+#[derive(Default)]
+struct RelativeError {
+    error: f64,
+    power: f64,
+}
+
+impl RelativeError {
+    fn add(&mut self, stored: f32, value: f32) {
+        self.error += f64::from(stored - value).powi(2);
+        self.power += f64::from(value).powi(2);
+    }
+
+    fn value(&self) -> f32 {
+        if self.power > 0.0 { (self.error / self.power).sqrt() as f32 } else { 0.0 }
+    }
+}
+
+/// [`quantize_int8`] in dense blocks.
 pub(crate) fn store_int8(name: &str, rows: &[f32], outputs: usize, inputs: usize) -> StoredTensor {
+    let quantized = quantize_int8(rows, inputs);
     let padded_outputs = round_up(outputs, OUTPUT_BLOCK);
     let blocks = round_up(inputs, INPUT_PAD) / INPUT_BLOCK;
     let mut values = vec![0u8; padded_outputs * blocks * INPUT_BLOCK];
-    let mut scales = vec![0.0f32; padded_outputs];
-    let (mut error, mut power) = (0.0f64, 0.0f64);
-    for (output, row) in rows.chunks_exact(inputs).enumerate() {
-        let scale = grid_step(row).unwrap_or_else(|| best_step(row));
-        scales[output] = scale;
+    for (output, row) in quantized.values.chunks_exact(inputs).enumerate() {
         for (input, &value) in row.iter().enumerate() {
-            let quantized =
-                if scale > 0.0 { (value / scale).round_ties_even().clamp(-128.0, 127.0) } else { 0.0 };
             let block_row = output / OUTPUT_BLOCK * blocks + input / INPUT_BLOCK;
             let place =
                 (block_row * OUTPUT_BLOCK + output % OUTPUT_BLOCK) * INPUT_BLOCK + input % INPUT_BLOCK;
-            values[place] = quantized as i8 as u8;
-            error += f64::from(quantized * scale - value).powi(2);
-            power += f64::from(value).powi(2);
+            values[place] = value as u8;
         }
     }
-    let relative_error = if power > 0.0 { (error / power).sqrt() as f32 } else { 0.0 };
-    let kind = TensorKind::Int8;
-    stored(name, kind, (outputs, inputs), values, float_bytes(&scales), relative_error)
+    let mut scales = quantized.scales;
+    scales.resize(padded_outputs, 0.0);
+    let (kind, error) = (TensorKind::Int8, quantized.relative_error);
+    stored(name, kind, (outputs, inputs), values, float_bytes(&scales), error)
 }
 
-/// Symmetric int4 with one f16 scale for each output and `group_inputs` inputs (rounded up to a multiple of 16;
-/// all the inputs, padded, where it is `None`): the step with the least squared error, which is none for weights that
-/// were trained on a grid. `rows` is `[outputs][inputs]`.
+/// [`quantize_int4`] in dense blocks; a group is all the inputs where it is `None`.
 pub(crate) fn store_int4(
     name: &str,
     rows: &[f32],
@@ -83,36 +164,21 @@ pub(crate) fn store_int4(
     inputs: usize,
     group_inputs: Option<usize>,
 ) -> StoredTensor {
+    let group_inputs = group_of(inputs, group_inputs);
+    let quantized = quantize_int4(rows, inputs, group_inputs);
     let padded_inputs = round_up(inputs, INPUT_PAD);
-    let group_inputs = group_inputs.map_or(padded_inputs, |group| round_up(group.max(1), INPUT_PAD));
-    let groups = padded_inputs.div_ceil(group_inputs);
     let pairs = padded_inputs / (2 * INPUT_BLOCK);
-    let padded_outputs = round_up(outputs, OUTPUT_BLOCK);
-    let mut values = vec![0u8; padded_outputs * padded_inputs / 2];
-    let mut scales = vec![half::f16::ZERO; padded_outputs * groups];
-    let (mut error, mut power) = (0.0f64, 0.0f64);
-    for (output, row) in rows.chunks_exact(inputs).enumerate() {
-        let (block_row, lane) = (output / OUTPUT_BLOCK, output % OUTPUT_BLOCK);
-        for (group, group_values) in row.chunks(group_inputs).enumerate() {
-            let scale = best_int4_step(group_values);
-            scales[(block_row * groups + group) * OUTPUT_BLOCK + lane] = scale;
-            let scale = scale.to_f32();
-            for (index, &value) in group_values.iter().enumerate() {
-                let input = group * group_inputs + index;
-                let quantized = int4(value, scale);
-                let pair = block_row * pairs + input / (2 * INPUT_BLOCK);
-                let place = (pair * OUTPUT_BLOCK + lane) * INPUT_BLOCK + input % INPUT_BLOCK;
-                let shift = input / INPUT_BLOCK % 2 * 4;
-                values[place] |= (quantized as i8 as u8 & 0xf) << shift;
-                error += f64::from(quantized * scale - value).powi(2);
-                power += f64::from(value).powi(2);
-            }
+    let mut values = vec![0u8; round_up(outputs, OUTPUT_BLOCK) * padded_inputs / 2];
+    for (output, row) in quantized.values.chunks_exact(inputs).enumerate() {
+        for (input, &value) in row.iter().enumerate() {
+            let pair = output / OUTPUT_BLOCK * pairs + input / (2 * INPUT_BLOCK);
+            let place = (pair * OUTPUT_BLOCK + output % OUTPUT_BLOCK) * INPUT_BLOCK + input % INPUT_BLOCK;
+            values[place] |= (value as u8 & 0xf) << (input / INPUT_BLOCK % 2 * 4);
         }
     }
-    let relative_error = if power > 0.0 { (error / power).sqrt() as f32 } else { 0.0 };
-    let scales = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
-    let shape = (outputs, inputs);
-    StoredTensor { group_inputs, ..stored(name, TensorKind::Int4, shape, values, scales, relative_error) }
+    let scales = lay_out_scales(&quantized.scales, inputs.div_ceil(group_inputs));
+    let (kind, shape, error) = (TensorKind::Int4, (outputs, inputs), quantized.relative_error);
+    StoredTensor { group_inputs, ..stored(name, kind, shape, values, scales, error) }
 }
 
 /// A value as a multiple of `step`, -8 to 7.
@@ -186,7 +252,7 @@ fn grid_step(row: &[f32]) -> Option<f32> {
     row.iter().all(on_grid).then_some(step)
 }
 
-fn stored(
+pub(super) fn stored(
     name: &str,
     kind: TensorKind,
     shape: (usize, usize),
@@ -195,11 +261,12 @@ fn stored(
     relative_error: f32,
 ) -> StoredTensor {
     let bytes = values.len() + scales.len();
-    let report = TensorReport { name: name.into(), kind, shape, bytes, relative_error };
-    StoredTensor { report, group_inputs: 0, values, scales }
+    let name = name.into();
+    let report = TensorReport { name, kind, shape, block: None, density: 1.0, bytes, relative_error };
+    StoredTensor { report, group_inputs: 0, values, scales, index: Vec::new() }
 }
 
-fn float_bytes(values: &[f32]) -> Vec<u8> {
+pub(super) fn float_bytes(values: &[f32]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 

@@ -11,12 +11,13 @@ mod low_rank;
 mod network;
 mod options;
 mod share;
+mod sparse;
 mod writer;
 
 pub use checkpoint::Checkpoint;
 pub use error::PackError;
 pub use lay_out::TensorReport;
-pub use options::{PackOptions, Weights};
+pub use options::{PackOptions, Sparse, Storage, Weights};
 pub use share::{Groups, ShareReport, Sharing};
 
 use std::vec::Vec;

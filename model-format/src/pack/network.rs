@@ -130,7 +130,7 @@ impl Packer<'_> {
         // The waveform itself has far more range than int8 carries, so its kernel stays f32.
         let stored = match channels {
             1 => store_float(&name, &rows, outputs, inputs),
-            _ => self.options.weights.store(&name, &rows, outputs, inputs),
+            _ => self.options.storage(Role::Kernel).store(&name, &rows, outputs, inputs),
         };
         self.put(&mut slots, Role::Kernel, Part::Weight, stored);
         self.bias(&mut slots, Role::Kernel, &prefix, outputs)?;
@@ -244,14 +244,11 @@ impl Packer<'_> {
         outputs: usize,
         inputs: usize,
     ) -> Result<(), PackError> {
-        let weights = match role {
-            Role::Embedding | Role::Vocabulary => self.options.embedding,
-            _ => self.options.weights,
-        };
-        if !self.shared_matrix(slots, role, prefix, weights, [outputs, inputs])? {
+        let storage = self.options.storage(role);
+        if !self.shared_matrix(slots, role, prefix, storage, [outputs, inputs])? {
             let name = format!("{prefix}.weight");
             let rows = self.take(&name, &[outputs, inputs])?;
-            self.put(slots, role, Part::Weight, weights.store(&name, &rows, outputs, inputs));
+            self.put(slots, role, Part::Weight, storage.store(&name, &rows, outputs, inputs));
         }
         self.bias(slots, role, prefix, outputs)
     }

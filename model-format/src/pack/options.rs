@@ -2,6 +2,9 @@
 
 use super::lay_out::{StoredTensor, store_int4, store_int8};
 use super::share::Sharing;
+use super::sparse::{prune, store_sparse};
+use crate::layer::Role;
+use crate::sparse::BlockShape;
 
 /// How the weights of a matrix are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,13 +19,40 @@ pub enum Weights {
     },
 }
 
-impl Weights {
+/// How matrices are kept in blocks of which those of zeros are left out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sparse {
+    /// The shape of the blocks.
+    pub block: BlockShape,
+    /// The part of the blocks of each matrix that is set to zero, those of the smallest weights, 0 to 1. Where it is
+    /// `None` only what training set to zero is left out, and a matrix in which that saves nothing stays whole.
+    pub sparsity: Option<f32>,
+}
+
+/// How one matrix is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Storage {
+    /// How its weights are.
+    pub weights: Weights,
+    /// In which blocks, where it is not kept whole.
+    pub sparse: Option<Sparse>,
+}
+
+impl Storage {
     /// `rows` is `[outputs][inputs]`.
     pub(crate) fn store(self, name: &str, rows: &[f32], outputs: usize, inputs: usize) -> StoredTensor {
-        match self {
-            Self::Int8 => store_int8(name, rows, outputs, inputs),
-            Self::Int4 { group_inputs } => store_int4(name, rows, outputs, inputs, group_inputs),
+        let whole = |rows: &[f32]| match self.weights {
+            Weights::Int8 => store_int8(name, rows, outputs, inputs),
+            Weights::Int4 { group_inputs } => store_int4(name, rows, outputs, inputs, group_inputs),
+        };
+        let Some(Sparse { block, sparsity }) = self.sparse else { return whole(rows) };
+        let blocks = |rows: &[f32]| store_sparse(name, rows, outputs, inputs, block, self.weights);
+        if let Some(sparsity) = sparsity {
+            let pruned = prune(rows, outputs, inputs, block, sparsity);
+            return blocks(&pruned).compared_with(rows, &pruned);
         }
+        let (sparse, whole) = (blocks(rows), whole(rows));
+        if sparse.report.bytes < whole.report.bytes { sparse } else { whole }
     }
 }
 
@@ -33,6 +63,18 @@ pub struct PackOptions {
     pub weights: Weights,
     /// The embedding, and the output matrix where it is one of its own.
     pub embedding: Weights,
+    /// How matrices in `weights` are kept in blocks, where they are.
+    pub sparse: Option<Sparse>,
     /// Which layers share their matrices.
     pub sharing: Sharing,
+}
+
+impl PackOptions {
+    /// How the matrix that does `role` is stored.
+    pub(crate) fn storage(&self, role: Role) -> Storage {
+        match role {
+            Role::Embedding | Role::Vocabulary => Storage { weights: self.embedding, sparse: None },
+            _ => Storage { weights: self.weights, sparse: self.sparse },
+        }
+    }
 }

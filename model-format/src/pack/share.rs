@@ -9,7 +9,7 @@ use super::error::PackError;
 use super::lay_out::{store_int8, store_vector};
 use super::low_rank;
 use super::network::Packer;
-use super::options::Weights;
+use super::options::Storage;
 use super::writer::SlotList;
 use crate::layer::{Part, Role};
 use std::format;
@@ -181,7 +181,7 @@ impl Packer<'_> {
         slots: &mut SlotList,
         role: Role,
         prefix: &str,
-        weights: Weights,
+        storage: Storage,
         shape: [usize; 2],
     ) -> Result<bool, PackError> {
         let Some(place) = self.share.iter().find_map(|stack| stack.place(prefix)) else {
@@ -193,7 +193,7 @@ impl Packer<'_> {
             let rows =
                 if merged.is_empty() { self.take(&name, &shape)? } else { self.mean(&merged, &shape)? };
             let [outputs, inputs] = shape;
-            let id = self.writer.tensor(weights.store(&name, &rows, outputs, inputs));
+            let id = self.writer.tensor(storage.store(&name, &rows, outputs, inputs));
             self.shared.insert(owner.clone(), SharedMatrix { id, shape, rows });
         }
         match self.shared.get(&owner) {

@@ -7,6 +7,7 @@ use crate::config::{Activation, Config, Positions};
 use crate::layer::{LayerKind, Part, Role};
 use crate::model::Model;
 use crate::section::{ALIGNMENT, CHECKED_FROM, ENTRY_LENGTH, HEADER_LENGTH, MAGIC, SectionKind, VERSION};
+use crate::sparse::BlockShape;
 use std::format;
 use std::vec::Vec;
 
@@ -59,15 +60,15 @@ impl Writer {
         put_u32s(&mut table, &[self.tensors.len() as u32, 0]);
         for tensor in &self.tensors {
             let (outputs, inputs) = tensor.report.shape;
-            table.extend([tensor.report.kind.code(), 0, 0, 0]);
+            let block = tensor.report.block.map_or(0, BlockShape::code);
+            table.extend([tensor.report.kind.code(), block, 0, 0]);
             put_u32s(&mut table, &[outputs as u32, inputs as u32, tensor.group_inputs as u32]);
-            for part in [&tensor.values, &tensor.scales] {
+            for part in [&tensor.values, &tensor.scales, &tensor.index] {
                 let offset = if part.is_empty() { 0 } else { pad(&mut data) };
                 table.extend((offset as u64).to_le_bytes());
                 table.extend((part.len() as u64).to_le_bytes());
                 data.extend(part);
             }
-            table.extend([0; 16]);
         }
         put_strings(&mut table, self.tensors.iter().map(|tensor| tensor.report.name.as_bytes()));
         (table, data)

@@ -5,4 +5,5 @@ mod int4;
 pub(crate) mod parity;
 mod region;
 mod residual;
+mod sparse;
 mod streams;

@@ -31,6 +31,11 @@ fn tokens(model: Model<'_>, kernels: Kernels, beam: usize, samples: &[i16]) -> V
     transcript.tokens().to_vec()
 }
 
+/// The tokens of two seconds of noise.
+pub(super) fn tokens_of(model: Model<'_>, kernels: Kernels) -> Vec<u32> {
+    tokens(model, kernels, 1, &noise(32_000, 8000))
+}
+
 #[test]
 fn every_instruction_set_gives_the_same_tokens() {
     let int4 = PackOptions {

@@ -2,10 +2,12 @@
 
 mod matmul_i4;
 mod matmul_i8;
+mod matmul_sparse;
 mod quantize;
 
 pub(crate) use matmul_i4::matmul_i4_block16x4;
 pub(crate) use matmul_i8::matmul_i8_block16x4;
+pub(crate) use matmul_sparse::{matmul_sparse_i4, matmul_sparse_i8};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use quantize::SMALLEST_MAXIMUM;
 pub(crate) use quantize::{RowScale, quantize_rows};
@@ -18,7 +20,7 @@ pub(crate) use native::*;
 /// An architecture without kernels of its own: what `arch` asks of a native folder.
 #[cfg(not(any(target_arch = "aarch64", target_arch = "x86_64")))]
 mod native {
-    use kinglet_model_format::Int4Matrix;
+    use kinglet_model_format::{Int4Matrix, SparseInt4Matrix, SparseInt8Matrix};
 
     use crate::matmul::Matmul;
     use crate::quantize::Quantization;
@@ -38,5 +40,13 @@ mod native {
 
     pub(crate) fn dispatch_matmul_int4<'a>(_: Kernels, matmul: Matmul<'a, Int4Matrix<'a>>) {
         super::matmul_i4_block16x4(matmul);
+    }
+
+    pub(crate) fn dispatch_matmul_sparse_int8<'a>(_: Kernels, matmul: Matmul<'a, SparseInt8Matrix<'a>>) {
+        super::matmul_sparse_i8(matmul);
+    }
+
+    pub(crate) fn dispatch_matmul_sparse_int4<'a>(_: Kernels, matmul: Matmul<'a, SparseInt4Matrix<'a>>) {
+        super::matmul_sparse_i4(matmul);
     }
 }
