@@ -157,7 +157,7 @@ macro_rules! sparse_tests {
                 let Some(kernels) = kernels(InstructionSet::$set) else { return };
                 // At the edge between one and two bytes a column, and where 16 inputs need that too.
                 for (shape, inputs) in BlockShape::ALL.into_iter().flat_map(|s| [(s, 1024), (s, 1040), (s, 4100)]) {
-                    for (rows, percent) in [(1, 8), (4, 50), (5, 97)] {
+                    for (rows, percent) in [(1, 8), (4, 50), (5, 97), (33, 21), (49, 60)] {
                         SparseCase::random(inputs as u64 + percent, shape, rows, inputs, 33, percent).check(kernels);
                     }
                 }

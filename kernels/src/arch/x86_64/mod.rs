@@ -4,7 +4,9 @@ mod matmul_i4_avx2;
 mod matmul_i4_avx512vnni;
 mod matmul_i8_avx2;
 mod matmul_i8_avx512vnni;
+mod matmul_sparse_avx2;
 mod quantize;
+mod sparse_avx512vnni;
 
 use kinglet_model_format::{Int4Matrix, SparseInt4Matrix, SparseInt8Matrix};
 
@@ -66,10 +68,41 @@ pub(crate) fn dispatch_matmul_int4<'a>(kernels: Kernels, matmul: Matmul<'a, Int4
     }
 }
 
-pub(crate) fn dispatch_matmul_sparse_int8<'a>(_: Kernels, matmul: Matmul<'a, SparseInt8Matrix<'a>>) {
-    scalar::matmul_sparse_i8(matmul);
+pub(crate) fn dispatch_matmul_sparse_int8<'a>(kernels: Kernels, matmul: Matmul<'a, SparseInt8Matrix<'a>>) {
+    match kernels.instruction_set() {
+        // SAFETY: `Kernels` proves that the instructions exist.
+        InstructionSet::Avx512Vnni => unsafe { sparse_avx512vnni::matmul_sparse_i8_avx512vnni(matmul) },
+        // SAFETY: as above.
+        InstructionSet::Avx2 => unsafe { matmul_sparse_avx2::matmul_sparse_i8_avx2(matmul) },
+        _ => scalar::matmul_sparse_i8(matmul),
+    }
 }
 
-pub(crate) fn dispatch_matmul_sparse_int4<'a>(_: Kernels, matmul: Matmul<'a, SparseInt4Matrix<'a>>) {
-    scalar::matmul_sparse_i4(matmul);
+pub(crate) fn dispatch_matmul_sparse_int4<'a>(kernels: Kernels, matmul: Matmul<'a, SparseInt4Matrix<'a>>) {
+    match kernels.instruction_set() {
+        // SAFETY: `Kernels` proves that the instructions exist.
+        InstructionSet::Avx512Vnni => unsafe { sparse_avx512vnni::matmul_sparse_i4_avx512vnni(matmul) },
+        // SAFETY: as above.
+        InstructionSet::Avx2 => unsafe { matmul_sparse_avx2::matmul_sparse_i4_avx2(matmul) },
+        _ => scalar::matmul_sparse_i4(matmul),
+    }
+}
+
+/// The number of a column of blocks, as an index stores it.
+trait ColumnId: Copy {
+    fn place(self) -> usize;
+}
+
+impl ColumnId for u8 {
+    #[inline(always)]
+    fn place(self) -> usize {
+        self.into()
+    }
+}
+
+impl ColumnId for u16 {
+    #[inline(always)]
+    fn place(self) -> usize {
+        self.into()
+    }
 }

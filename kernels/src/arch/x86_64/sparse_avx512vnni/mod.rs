@@ -1,0 +1,371 @@
+//! Block-sparse matrix products with `VPDPBUSD`, for every shape of blocks.
+//!
+//! A register holds one block of 64 weights, or four of 16; int4 weights become int8, each 16 times as large, as in the dense
+//! kernel. Rows are stored plus 128: 128 times the sum of an output's weights is taken off again.
+//!
+//! Many rows go through [`tiles`], where a register holds one input of 16 rows; few rows through [`rows`], where it holds
+//! the outputs of one.
+
+mod rows;
+mod tiles;
+
+use core::arch::x86_64::*;
+
+use kinglet_model_format::{
+    BlockColumns, BlockIndex, BlockRow, BlockShape, OUTPUT_BLOCK, SparseInt4Matrix, SparseInt8Matrix,
+};
+
+use super::ColumnId;
+use crate::matmul::Matmul;
+
+/// Fewer rows than this are not worth a tile of 16.
+const LEAST_TILE: usize = 9;
+
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn matmul_sparse_i8_avx512vnni<'a>(matmul: Matmul<'a, SparseInt8Matrix<'a>>) {
+    let weights = *matmul.weights;
+    // SAFETY: the weights are those of the product.
+    unsafe { multiply(&Product::new(matmul, weights.outputs()), weights) }
+}
+
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")]
+pub(super) fn matmul_sparse_i4_avx512vnni<'a>(matmul: Matmul<'a, SparseInt4Matrix<'a>>) {
+    let weights = *matmul.weights;
+    // SAFETY: the weights are those of the product.
+    unsafe { multiply(&Product::new(matmul, weights.outputs()), weights) }
+}
+
+/// # Safety
+/// `weights` must be those of the product.
+#[inline]
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn multiply<W: Weights>(product: &Product<'_>, weights: W) {
+    // SAFETY: the shape is that of the weights' blocks.
+    unsafe {
+        match weights.index().shape() {
+            BlockShape::Outputs16Inputs4 => all_rows::<W, Blocks16x4>(product, weights),
+            BlockShape::Outputs4Inputs16 => all_rows::<W, Blocks4x16>(product, weights),
+            BlockShape::Outputs4Inputs4 => all_rows::<W, Blocks4x4>(product, weights),
+        }
+    }
+}
+
+/// # Safety
+/// `weights` must be those of the product, and `S` the shape of its blocks.
+#[inline]
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn all_rows<W: Weights, S: Shape>(product: &Product<'_>, weights: W) {
+    // SAFETY: the caller's promise; the rows exist.
+    unsafe {
+        let tiled = if product.rows >= LEAST_TILE { tiles::multiply::<W, S>(product, weights) } else { 0 };
+        rows::multiply::<W, S>(product, weights, tiled);
+    }
+}
+
+/// A product without its weights.
+///
+/// Invariants, relied on by unsafe code: those of [`Matmul`].
+struct Product<'a> {
+    /// Rows, at least one.
+    rows: usize,
+    /// Inputs with padding, a multiple of 16.
+    inputs: usize,
+    outputs: usize,
+    /// `[rows][inputs]`, each plus 128.
+    values: *const u8,
+    row_scales: *const f32,
+    bias: Option<&'a [f32]>,
+    out: *mut f32,
+    out_stride: usize,
+}
+
+impl<'a> Product<'a> {
+    fn new<M>(matmul: Matmul<'a, M>, outputs: usize) -> Self {
+        let Matmul { rows, bias, out, out_stride, .. } = matmul;
+        Self {
+            rows: rows.rows(),
+            inputs: rows.padded_inputs(),
+            outputs,
+            values: rows.values().as_ptr().cast(),
+            row_scales: rows.scales().as_ptr(),
+            bias,
+            out: out.as_mut_ptr(),
+            out_stride,
+        }
+    }
+
+    /// The bias of a row of blocks, as [`Shape::spread`] has it, and which of its outputs exist.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vl")]
+    fn bias<S: Shape>(&self, first_output: usize) -> (__m512, __mmask16) {
+        let exists = u16::MAX >> (16 - S::OUTPUTS.min(self.outputs - first_output));
+        let bias = match self.bias {
+            // SAFETY: only the bias of outputs that exist is read.
+            Some(bias) => unsafe { S::spread(bias.as_ptr().add(first_output), exists) },
+            None => _mm512_setzero_ps(),
+        };
+        (bias, exists)
+    }
+}
+
+/// The shape of blocks.
+///
+/// A register of sums of a row of blocks holds 16 outputs, or 4 outputs four times.
+trait Shape {
+    /// Outputs of a block.
+    const OUTPUTS: usize;
+    /// Groups of 4 inputs in a block.
+    const QUADS: usize;
+    /// Blocks in a register.
+    const BLOCKS: usize = 64 / (Self::OUTPUTS * Self::QUADS * 4);
+
+    /// Of the inputs of one row, those that meet a register of weights, for blocks in `columns`. Of the four places of a
+    /// register, `count` are used.
+    ///
+    /// # Safety
+    /// The row must have these columns, and `columns` `count` elements: 1 where a register holds one block.
+    unsafe fn inputs<I: ColumnId>(row: *const u8, columns: *const I, count: usize) -> __m512i;
+
+    /// The sums of outputs from `sums` that [`VPDPBUSD`](_mm512_dpbusd_epi32) made of registers of weights.
+    ///
+    /// # Safety
+    /// None beyond the instructions.
+    unsafe fn outputs(sums: __m512i) -> __m512i;
+
+    /// Each output's value where its sum is, for the outputs in `exists`.
+    ///
+    /// # Safety
+    /// These must have a value at `values`.
+    unsafe fn spread(values: *const f32, exists: __mmask16) -> __m512;
+}
+
+struct Blocks16x4;
+struct Blocks4x16;
+struct Blocks4x4;
+
+impl Shape for Blocks16x4 {
+    const OUTPUTS: usize = 16;
+    const QUADS: usize = 1;
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn inputs<I: ColumnId>(row: *const u8, columns: *const I, _: usize) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_set1_epi32(row.add((*columns).place() * 4).cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn outputs(sums: __m512i) -> __m512i {
+        sums
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vl")]
+    unsafe fn spread(values: *const f32, exists: __mmask16) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_maskz_loadu_ps(exists, values) }
+    }
+}
+
+impl Shape for Blocks4x16 {
+    const OUTPUTS: usize = 4;
+    const QUADS: usize = 4;
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn inputs<I: ColumnId>(row: *const u8, columns: *const I, _: usize) -> __m512i {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(row.add((*columns).place() * 16).cast())) }
+    }
+
+    /// Each quarter holds four parts of one sum.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn outputs(sums: __m512i) -> __m512i {
+        let pairs = _mm512_add_epi32(sums, _mm512_shuffle_epi32::<0b10_11_00_01>(sums));
+        let sums = _mm512_add_epi32(pairs, _mm512_shuffle_epi32::<0b01_00_11_10>(pairs));
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
+        _mm512_permutexvar_epi32(order, sums)
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vl")]
+    unsafe fn spread(values: *const f32, exists: __mmask16) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_broadcast_f32x4(_mm_maskz_loadu_ps(exists as u8, values)) }
+    }
+}
+
+impl Shape for Blocks4x4 {
+    const OUTPUTS: usize = 4;
+    const QUADS: usize = 1;
+
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn inputs<I: ColumnId>(row: *const u8, columns: *const I, count: usize) -> __m512i {
+        // SAFETY: the caller's promise.
+        let quad = |index: usize| unsafe {
+            _mm_set1_epi32(row.add((*columns.add(index)).place() * 4).cast::<i32>().read_unaligned())
+        };
+        let mut inputs = _mm512_castsi128_si512(quad(0));
+        if count > 1 {
+            inputs = _mm512_mask_broadcast_i32x4(inputs, 0x00f0, quad(1));
+        }
+        if count > 2 {
+            inputs = _mm512_mask_broadcast_i32x4(inputs, 0x0f00, quad(2));
+        }
+        if count > 3 {
+            inputs = _mm512_mask_broadcast_i32x4(inputs, 0xf000, quad(3));
+        }
+        inputs
+    }
+
+    /// Each quarter holds a part of each sum.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn outputs(sums: __m512i) -> __m512i {
+        let pairs = _mm512_add_epi32(sums, _mm512_shuffle_i32x4::<0b10_11_00_01>(sums, sums));
+        _mm512_add_epi32(pairs, _mm512_shuffle_i32x4::<0b01_00_11_10>(pairs, pairs))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512vl")]
+    unsafe fn spread(values: *const f32, exists: __mmask16) -> __m512 {
+        // SAFETY: the caller's promise.
+        unsafe { _mm512_broadcast_f32x4(_mm_maskz_loadu_ps(exists as u8, values)) }
+    }
+}
+
+/// Block-sparse weights, as int8 in registers.
+trait Weights: Copy {
+    /// Bytes for 64 weights.
+    const BYTES: usize;
+    /// Whether a register holds 16 times the weights.
+    const SCALED: bool;
+
+    fn index(&self) -> BlockIndex<'_>;
+
+    /// Groups of inputs with a scale of their own, each of as many inputs.
+    fn groups(&self) -> (usize, usize);
+
+    /// The first byte of a block.
+    fn block<S: Shape>(&self, block: usize) -> *const u8;
+
+    /// The register of weights at `place`, of which `count` blocks exist; the rest of it is 0.
+    ///
+    /// # Safety
+    /// These blocks must exist.
+    unsafe fn register<S: Shape>(place: *const u8, count: usize) -> __m512i;
+
+    /// The scales of a row of blocks, as [`Shape::spread`] has them.
+    ///
+    /// # Safety
+    /// Output and group must exist.
+    unsafe fn scales<S: Shape>(&self, first_output: usize, group: usize) -> __m512;
+}
+
+/// Which of the 16 lanes of a register `count` blocks fill.
+fn filled<S: Shape>(count: usize) -> __mmask16 {
+    if S::BLOCKS == 1 || count >= S::BLOCKS { u16::MAX } else { (1 << (4 * count)) - 1 }
+}
+
+impl Weights for SparseInt8Matrix<'_> {
+    const BYTES: usize = 64;
+    const SCALED: bool = false;
+
+    fn index(&self) -> BlockIndex<'_> {
+        SparseInt8Matrix::index(self)
+    }
+
+    fn groups(&self) -> (usize, usize) {
+        (1, usize::MAX)
+    }
+
+    fn block<S: Shape>(&self, block: usize) -> *const u8 {
+        self.values().as_ptr().wrapping_add(block * (Self::BYTES / S::BLOCKS)).cast()
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn register<S: Shape>(place: *const u8, count: usize) -> __m512i {
+        // SAFETY: only blocks that exist are read.
+        unsafe { _mm512_maskz_loadu_epi32(filled::<S>(count), place.cast()) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn scales<S: Shape>(&self, first_output: usize, _: usize) -> __m512 {
+        // SAFETY: scales are padded to 16 outputs.
+        unsafe { S::spread(SparseInt8Matrix::scales(self).as_ptr().add(first_output), u16::MAX) }
+    }
+}
+
+impl Weights for SparseInt4Matrix<'_> {
+    const BYTES: usize = 32;
+    const SCALED: bool = true;
+
+    fn index(&self) -> BlockIndex<'_> {
+        SparseInt4Matrix::index(self)
+    }
+
+    fn groups(&self) -> (usize, usize) {
+        (SparseInt4Matrix::groups(self), self.group_inputs())
+    }
+
+    fn block<S: Shape>(&self, block: usize) -> *const u8 {
+        self.values().as_ptr().wrapping_add(block * (Self::BYTES / S::BLOCKS))
+    }
+
+    /// Every 16 bytes (8 in a block of 4 x 4) fill as much with their low halves and then as much with their high ones.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn register<S: Shape>(place: *const u8, count: usize) -> __m512i {
+        let (low, high) = (0x0004_0004_0004_0004, 0);
+        let (order, shifts) = if S::BLOCKS == 1 {
+            let shifts = _mm512_setr_epi64(low, low, high, high, low, low, high, high);
+            (_mm512_setr_epi64(0, 1, 0, 1, 2, 3, 2, 3), shifts)
+        } else {
+            let shifts = _mm512_setr_epi64(low, high, low, high, low, high, low, high);
+            (_mm512_setr_epi64(0, 0, 1, 1, 2, 2, 3, 3), shifts)
+        };
+        // SAFETY: only blocks that exist are read.
+        let packed = unsafe { _mm256_maskz_loadu_epi16(filled::<S>(count), place.cast()) };
+        let twice = _mm512_permutexvar_epi64(order, _mm512_castsi256_si512(packed));
+        _mm512_and_si512(_mm512_sllv_epi16(twice, shifts), _mm512_set1_epi8(0xf0_u8 as i8))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn scales<S: Shape>(&self, first_output: usize, group: usize) -> __m512 {
+        let (panel, lane) = (first_output / OUTPUT_BLOCK, first_output % OUTPUT_BLOCK);
+        let place = (panel * SparseInt4Matrix::groups(self) + group) * OUTPUT_BLOCK;
+        let mut scales = [0.0; OUTPUT_BLOCK];
+        // SAFETY: each group of 16 outputs has 16 scales, and `scales` has room for 16; a row of 4 outputs begins at most
+        // at the twelfth.
+        unsafe {
+            let given = SparseInt4Matrix::scales(self).as_ptr().add(place).cast();
+            _mm512_storeu_ps(scales.as_mut_ptr(), _mm512_cvtph_ps(_mm256_loadu_si256(given)));
+            S::spread(scales.as_ptr().add(lane), u16::MAX)
+        }
+    }
+}
+
+/// What the sum of a group adds to a total; int4 weights were 16 times as large.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn add_group<W: Weights>(total: __m512, sum: __m512i, scale: __m512) -> __m512 {
+    if W::SCALED {
+        _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32::<4>(sum)), scale, total)
+    } else {
+        _mm512_cvtepi32_ps(sum)
+    }
+}
+
+/// The result for a row: `scale`, that of the weights, is in an int4 total already.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn finish<W: Weights>(total: __m512, row_scale: __m512, scale: __m512, bias: __m512) -> __m512 {
+    let factor = if W::SCALED { row_scale } else { _mm512_mul_ps(row_scale, scale) };
+    _mm512_fmadd_ps(total, factor, bias)
+}
