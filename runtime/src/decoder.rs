@@ -264,6 +264,15 @@ impl<'m, 'b> Decoder<'m, 'b> {
 
     /// Runs all hypotheses through one step; their logits are there afterwards.
     pub(crate) fn step(&mut self, input: &StepInput<'_>) -> Result<(), Error> {
+        self.step_observed(input, &mut |_| ())
+    }
+
+    /// [`step`](Self::step), showing `observer` the states behind each block.
+    pub(crate) fn step_observed(
+        &mut self,
+        input: &StepInput<'_>,
+        observer: &mut dyn FnMut(&[f32]),
+    ) -> Result<(), Error> {
         let (kernels, config, count) = (self.kernels, self.config, input.count);
         let width = config.width;
         self.embed(input)?;
@@ -288,6 +297,7 @@ impl<'m, 'b> Decoder<'m, 'b> {
                 let DecoderBuffers { states, normed, .. } = &mut self.buffers;
                 kernels.add(prefix_mut(states, count * width)?, normed)?;
             }
+            observer(prefix(self.buffers.states, count * width)?);
         }
         self.store_attention(input);
         let DecoderBuffers { states, normed, split, rows, row_scales, logits, .. } = &mut self.buffers;

@@ -138,6 +138,9 @@ impl Sizes {
         for convolution in model.convolutions() {
             frames = output_frames(&convolution, frames);
         }
+        if let FrontendKind::FilterBank(bank) = config.frontend.kind {
+            frames = samples / bank.row_samples();
+        }
         if frames == 0 {
             return Err(Error::Unsupported("a frontend that sees more than the longest utterance"));
         }
@@ -316,9 +319,6 @@ fn longest_piece(model: &Model<'_>) -> usize {
 
 fn check_supported(model: &Model<'_>) -> Result<(), Error> {
     let config = model.config();
-    if config.frontend.kind != FrontendKind::Waveform {
-        return Err(Error::Unsupported("a filter bank"));
-    }
     if config.frontend.sample_rate != SAMPLE_RATE {
         return Err(Error::Unsupported("another sample rate than 16 kHz"));
     }

@@ -71,6 +71,9 @@ pub struct Transcriber<'m, 'r> {
 /// When a limit is out of range, or this version cannot run the model.
 pub fn transcriber_memory(model: &Model<'_>, limits: &Limits) -> Result<usize, Error> {
     let sizes = Sizes::of(model, limits)?;
+    if model.filter_bank().is_some() {
+        return Err(Error::Unsupported("a filter bank"));
+    }
     // The region itself may begin anywhere.
     let slack = crate::region::ALIGNMENT;
     let parts = [

@@ -55,6 +55,8 @@ pub struct Pack {
 enum Storage {
     /// A byte a weight, one scale an output
     Int8,
+    /// Four bytes a weight, nothing rounded: for comparisons, it is slow
+    Float,
     /// Half a byte a weight, one scale an output: for weights that were trained for it
     Int4,
     /// Half a byte a weight, one scale for each 32 inputs of an output
@@ -65,6 +67,7 @@ impl From<Storage> for Weights {
     fn from(storage: Storage) -> Self {
         match storage {
             Storage::Int8 => Self::Int8,
+            Storage::Float => Self::Float,
             Storage::Int4 => Self::Int4 { group_inputs: None },
             Storage::Int4Groups => Self::Int4 { group_inputs: Some(32) },
         }

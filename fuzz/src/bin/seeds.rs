@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 fn main() -> std::io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for name in ["tiny", "tiny-odd"] {
+    for name in ["tiny", "tiny-odd", "sanm", "sanm-chunk"] {
         let file = packed(name);
         for target in ["parse", "run"] {
             write(&corpus, target, &format!("{name}.kgl"), &file)?;
@@ -65,6 +65,11 @@ fn attacks(file: &[u8]) -> Vec<(String, Vec<u8>)> {
     change("small-vocabulary", config + 128, &1u32.to_le_bytes());
     change("begin-beyond-vocabulary", config + 132, &most);
     change("wide-encoder", config + 32 + 4, &most);
+    change("memory-longer-than-the-utterance", config + 32 + 40, &[0xFF, 0xFF, 0, 0]);
+    change("memory-sees-ahead-of-its-kernel", config + 32 + 40, &[3, 0, 0xFF, 0xFF]);
+    change("decoder-sees-ahead", config + 80 + 40, &[5, 0, 4, 0]);
+    change("chunks-of-all-memory", config + 32 + 44, &[0xFF, 0xFF, 0xFF, 0xFF]);
+    change("chunks-of-no-frames", config + 32 + 44, &[0, 0, 2, 0]);
     change("no-heads", config + 32 + 8, &[0; 4]);
     change("shape-overflows", tensors + 8 + 4, &[0xFF, 0xFF, 0xFF, 0, 0xFF, 0xFF, 0xFF, 0]);
     change("tensor-at-the-end-of-memory", tensors + 8 + 16, &u64::MAX.to_le_bytes());

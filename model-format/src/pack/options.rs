@@ -1,6 +1,6 @@
 //! What the caller may choose.
 
-use super::lay_out::{StoredTensor, store_int4, store_int8};
+use super::lay_out::{StoredTensor, store_float, store_int4, store_int8};
 use super::share::Sharing;
 use super::sparse::{prune, store_sparse};
 use crate::layer::Role;
@@ -12,6 +12,8 @@ pub enum Weights {
     /// One byte a weight, one scale an output.
     #[default]
     Int8,
+    /// Four bytes a weight: nothing is rounded.
+    Float,
     /// Half a byte a weight. `group_inputs` inputs share a scale; all of an output where it is `None`.
     Int4 {
         /// Inputs that share a scale, rounded up to a multiple of 16.
@@ -43,6 +45,7 @@ impl Storage {
     pub(crate) fn store(self, name: &str, rows: &[f32], outputs: usize, inputs: usize) -> StoredTensor {
         let whole = |rows: &[f32]| match self.weights {
             Weights::Int8 => store_int8(name, rows, outputs, inputs),
+            Weights::Float => store_float(name, rows, outputs, inputs),
             Weights::Int4 { group_inputs } => store_int4(name, rows, outputs, inputs, group_inputs),
         };
         let Some(Sparse { block, sparsity }) = self.sparse else { return whole(rows) };

@@ -1,7 +1,7 @@
 //! Matrices in blocks, of which those of zeros are left out.
 
 use super::lay_out::{
-    StoredTensor, float_bytes, group_of, lay_out_scales, quantize_int4, quantize_int8, stored,
+    StoredTensor, float_bytes, group_of, lay_out_scales, quantize_int4, quantize_int8, store_float, stored,
 };
 use super::options::Weights;
 use crate::matrix::{OUTPUT_BLOCK, round_up};
@@ -53,6 +53,8 @@ pub(super) fn store_sparse(
     weights: Weights,
 ) -> StoredTensor {
     let (kind, quantized, scales, group_inputs, error) = match weights {
+        // Floats have no blocks: they are kept whole, with their zeros.
+        Weights::Float => return store_float(name, rows, outputs, inputs),
         Weights::Int8 => {
             let quantized = quantize_int8(rows, inputs);
             let mut scales = quantized.scales;

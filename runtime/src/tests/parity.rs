@@ -31,6 +31,11 @@ impl Aligned {
         Self { storage, start, length: bytes.len() }
     }
 
+    /// The same, to write to.
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.storage[self.start..self.start + self.length]
+    }
+
     pub(crate) fn bytes(&self) -> &[u8] {
         &self.storage[self.start..self.start + self.length]
     }
@@ -49,28 +54,28 @@ pub(crate) fn packed_with(name: &str, options: &PackOptions) -> Aligned {
     Aligned::new(&pack_with(&checkpoint, options, &mut |_, _| ()).expect("the fixture packs").bytes)
 }
 
-struct Expected {
+pub(super) struct Expected {
     bytes: Vec<u8>,
 }
 
 impl Expected {
-    fn open(name: &str) -> Self {
+    pub(super) fn open(name: &str) -> Self {
         Self { bytes: std::fs::read(fixture(name).join("expected.safetensors")).expect("expected values") }
     }
 
-    fn words(&self, name: &str) -> Vec<[u8; 4]> {
+    pub(super) fn words(&self, name: &str) -> Vec<[u8; 4]> {
         let view = SafeTensors::deserialize(&self.bytes).expect("a safetensors file");
         let tensor = view.tensor(name).expect(name);
         tensor.data().chunks_exact(4).map(|word| word.try_into().expect("four bytes")).collect()
     }
 
-    fn floats(&self, name: &str) -> Vec<f32> {
+    pub(super) fn floats(&self, name: &str) -> Vec<f32> {
         self.words(name).into_iter().map(f32::from_le_bytes).collect()
     }
 }
 
 /// Root of the mean squared difference over the root of the mean square.
-fn relative_error(got: &[f32], expected: &[f32]) -> f32 {
+pub(super) fn relative_error(got: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(got.len(), expected.len());
     let difference: f64 = got.iter().zip(expected).map(|(a, b)| f64::from(a - b).powi(2)).sum();
     let power: f64 = expected.iter().map(|value| f64::from(*value).powi(2)).sum();
