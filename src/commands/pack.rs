@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kinglet_model_format::BlockShape;
 use kinglet_model_format::pack::{
-    Checkpoint, Groups, PackOptions, Packed, Sharing, Sparse, Weights, pack_with,
+    Checkpoint, Groups, Overrides, PackOptions, Packed, Sharing, Sparse, Weights, pack_with,
 };
 
 use crate::failure::Failure;
@@ -19,7 +19,11 @@ use crate::partial_file::PartialFile;
     after_help = "The folder holds model.safetensors, config.json and vocabulary.txt, as training/ writes them.\n\n\
 Examples:\n  kinglet pack training/out/tiny-en -o models/en.kgl\n  \
 kinglet pack training/out/tiny-en --embedding int4-groups -o small.kgl\n  \
-kinglet pack training/out/tiny-en --share encoder=3,decoder=3 --residual-rank 16 -o shared.kgl"
+kinglet pack training/out/tiny-en --share encoder=3,decoder=3 --residual-rank 16 -o shared.kgl\n  \
+kinglet pack training/out/tiny-en --block 4x4 --sparsity 0.25 --config careful.toml -o sparse.kgl\n\n\
+careful.toml, in which `*` stands for anything and the last entry that names a matrix decides:\n  \
+[[matrix]]\n  name = \"decoder.layers.*.attention.*\"\n  weights = \"int8\"      # int8, int4, int4-groups\n  \
+block = \"none\"        # 16x4, 4x16, 4x4, none\n\n  [[matrix]]\n  name = \"encoder.layers.*.feed_forward.*\"\n  sparsity = 0.5"
 )]
 pub struct Pack {
     /// The checkpoint folder
@@ -37,8 +41,15 @@ pub struct Pack {
     #[arg(long, value_enum, value_name = "SHAPE")]
     block: Option<Block>,
     /// Set this part of the blocks of each matrix to zero, those of the smallest weights: 0.5 is half of them
-    #[arg(long, value_name = "PART", value_parser = part, requires = "block")]
+    #[arg(long, value_name = "PART", value_parser = part)]
     sparsity: Option<f32>,
+    /// The processor that the model is for: chooses the shape of blocks where nothing else does. Matrices that are kept whole are
+    /// the same for all, and every model runs everywhere
+    #[arg(long, value_enum, default_value = "portable")]
+    target: Target,
+    /// Options for single matrices, a TOML file; `kinglet help pack` shows one
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Make layers that follow each other share their matrices, as in `encoder=3,decoder=3`: the mean of each 3
     #[arg(long, value_name = "GROUPS")]
     share: Option<Groups>,
@@ -98,6 +109,28 @@ impl From<Block> for BlockShape {
     }
 }
 
+/// Processors.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Target {
+    /// Cortex-A53, A72: no dot products
+    Neon,
+    /// Cortex-A55, A76 and later: dot products
+    Dotprod,
+    /// Neoverse N2, Cortex-A510 and later: matrix products
+    I8mm,
+    /// Any
+    Portable,
+}
+
+impl Target {
+    /// The shape for which this processor needs the fewest instructions a weight; see benchmarks/kernels.md.
+    fn block(self) -> BlockShape {
+        match self {
+            Self::Neon | Self::Dotprod | Self::I8mm | Self::Portable => BlockShape::Outputs16Inputs4,
+        }
+    }
+}
+
 /// A number from 0 to 1.
 fn part(text: &str) -> Result<f32, String> {
     text.parse().ok().filter(|part| (0.0..=1.0).contains(part)).ok_or("give a number from 0 to 1".into())
@@ -118,11 +151,21 @@ impl Pack {
             residual_rank: self.residual_rank,
             diagonal: self.residual_diagonal,
         };
-        let block = self.block.map(BlockShape::from);
+        let sparse = self.block.is_some() || self.sparsity.is_some();
+        let block = self.block.map_or(self.target.block(), BlockShape::from);
+        let overrides = match &self.config {
+            None => Overrides::default(),
+            Some(path) => {
+                let at_fault = |cause: &dyn std::fmt::Display| Failure::input(path.display(), cause);
+                let text = std::fs::read_to_string(path).map_err(|cause| at_fault(&cause))?;
+                Overrides::parse(&text).map_err(|cause| at_fault(&cause))?
+            }
+        };
         let options = PackOptions {
             weights: self.weights.into(),
             embedding: self.embedding.into(),
-            sparse: block.map(|block| Sparse { block, sparsity: self.sparsity }),
+            sparse: sparse.then_some(Sparse { block, sparsity: self.sparsity }),
+            overrides,
             sharing,
         };
         let packed = pack_with(&checkpoint, &options, &mut |done, all| {

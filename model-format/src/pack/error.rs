@@ -68,6 +68,9 @@ pub enum PackError {
     /// Layers cannot share what they are said to.
     #[error("sharing: {0}")]
     Share(String),
+    /// Options for single matrices cannot be followed.
+    #[error("options: {0}")]
+    Options(String),
     /// A line of `vocabulary.txt` is not hexadecimal, or there are too few or many.
     #[error("vocabulary.txt: {0}")]
     Vocabulary(String),

@@ -10,6 +10,7 @@ mod lay_out;
 mod low_rank;
 mod network;
 mod options;
+mod overrides;
 mod share;
 mod sparse;
 mod writer;
@@ -18,6 +19,7 @@ pub use checkpoint::Checkpoint;
 pub use error::PackError;
 pub use lay_out::TensorReport;
 pub use options::{PackOptions, Sparse, Storage, Weights};
+pub use overrides::Overrides;
 pub use share::{Groups, ShareReport, Sharing};
 
 use std::vec::Vec;
@@ -57,3 +59,6 @@ pub fn pack_with(
     let bytes = writer.finish(checkpoint)?;
     Ok(Packed { bytes, tensors, shared })
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use crate::layer::{LayerKind, Part, Role};
 use std::collections::{BTreeMap, BTreeSet};
 use std::format;
 use std::string::String;
+use std::vec;
 use std::vec::Vec;
 
 type Progress<'a> = &'a mut dyn FnMut(usize, usize);
@@ -26,8 +27,11 @@ pub(crate) fn write_network(
     let share = share::plan(&checkpoint.config, &options.sharing)?;
     let total = unused.len();
     let (shared, reports) = (BTreeMap::new(), Vec::new());
-    let mut packer = Packer { checkpoint, options, writer, progress, unused, total, share, shared, reports };
+    let overridden = vec![false; options.overrides.len()];
+    let mut packer =
+        Packer { checkpoint, options, writer, progress, unused, total, overridden, share, shared, reports };
     packer.write()?;
+    options.overrides.check_used(&packer.overridden)?;
     if packer.unused.is_empty() {
         Ok(packer.reports)
     } else {
@@ -42,6 +46,8 @@ pub(super) struct Packer<'a> {
     progress: Progress<'a>,
     pub(super) unused: BTreeSet<String>,
     total: usize,
+    /// Which overrides were followed.
+    overridden: Vec<bool>,
     pub(super) share: [StackPlan; 2],
     /// By name, without `.weight`.
     pub(super) shared: BTreeMap<String, SharedMatrix>,
@@ -130,7 +136,10 @@ impl Packer<'_> {
         // The waveform itself has far more range than int8 carries, so its kernel stays f32.
         let stored = match channels {
             1 => store_float(&name, &rows, outputs, inputs),
-            _ => self.options.storage(Role::Kernel).store(&name, &rows, outputs, inputs),
+            _ => {
+                let storage = self.options.storage(Role::Kernel, &prefix, &mut self.overridden)?;
+                storage.store(&name, &rows, outputs, inputs)
+            }
         };
         self.put(&mut slots, Role::Kernel, Part::Weight, stored);
         self.bias(&mut slots, Role::Kernel, &prefix, outputs)?;
@@ -244,7 +253,7 @@ impl Packer<'_> {
         outputs: usize,
         inputs: usize,
     ) -> Result<(), PackError> {
-        let storage = self.options.storage(role);
+        let storage = self.options.storage(role, prefix, &mut self.overridden)?;
         if !self.shared_matrix(slots, role, prefix, storage, [outputs, inputs])? {
             let name = format!("{prefix}.weight");
             let rows = self.take(&name, &[outputs, inputs])?;

@@ -1,6 +1,8 @@
 //! What the caller may choose.
 
+use super::error::PackError;
 use super::lay_out::{StoredTensor, store_float, store_int4, store_int8};
+use super::overrides::Overrides;
 use super::share::Sharing;
 use super::sparse::{prune, store_sparse};
 use crate::layer::Role;
@@ -19,6 +21,22 @@ pub enum Weights {
         /// Inputs that share a scale, rounded up to a multiple of 16.
         group_inputs: Option<usize>,
     },
+}
+
+impl Weights {
+    /// Names of ways to store weights.
+    pub const NAMES: [&str; 4] = ["int8", "int4", "int4-groups", "float"];
+
+    /// The way with this name: `int4` has one scale an output, `int4-groups` one for each 32 inputs of it.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "int8" => Some(Self::Int8),
+            "int4" => Some(Self::Int4 { group_inputs: None }),
+            "int4-groups" => Some(Self::Int4 { group_inputs: Some(32) }),
+            "float" => Some(Self::Float),
+            _ => None,
+        }
+    }
 }
 
 /// How matrices are kept in blocks of which those of zeros are left out.
@@ -60,7 +78,7 @@ impl Storage {
 }
 
 /// How a checkpoint is packed.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct PackOptions {
     /// The matrices of encoder and decoder blocks and of convolutions over channels.
     pub weights: Weights,
@@ -68,16 +86,20 @@ pub struct PackOptions {
     pub embedding: Weights,
     /// How matrices in `weights` are kept in blocks, where they are.
     pub sparse: Option<Sparse>,
+    /// What is different for single matrices.
+    pub overrides: Overrides,
     /// Which layers share their matrices.
     pub sharing: Sharing,
 }
 
 impl PackOptions {
-    /// How the matrix that does `role` is stored.
-    pub(crate) fn storage(&self, role: Role) -> Storage {
-        match role {
+    /// How the matrix `name` (without `.weight`) that does `role` is stored; `used` has a place for each override.
+    pub(crate) fn storage(&self, role: Role, name: &str, used: &mut [bool]) -> Result<Storage, PackError> {
+        let usual = match role {
             Role::Embedding | Role::Vocabulary => Storage { weights: self.embedding, sparse: None },
             _ => Storage { weights: self.weights, sparse: self.sparse },
-        }
+        };
+        let block = self.sparse.map_or(BlockShape::Outputs16Inputs4, |sparse| sparse.block);
+        self.overrides.storage(name, usual, block, used)
     }
 }
