@@ -89,6 +89,13 @@ def round_matrix(weight: torch.Tensor, moment: torch.Tensor, scheme: Scheme, pas
     return Rounded(steps, refit_scales(weight, steps, scales, moment, scheme, group), group)
 
 
+def prune(weight: torch.Tensor, moment: torch.Tensor, scheme: Scheme) -> torch.Tensor:
+    """`weight` with the blocks gone that cost least, the rest in floats and changed to make up for them."""
+    factor = inverse_factor(moment.double())
+    mask = block_mask(weight.double(), factor, scheme)
+    return _sweep(weight.double(), factor, None, mask, scheme, 64, None)[0].to(weight)
+
+
 def _sweep(weight, factor, importance, mask, scheme, group, scales):
     """Steps `[outputs, inputs]` and scales `[outputs, groups]`; the scales are searched for where none are given."""
     outputs, inputs = weight.shape
@@ -96,17 +103,18 @@ def _sweep(weight, factor, importance, mask, scheme, group, scales):
     steps, found = torch.zeros_like(weight), []
     for start in range(0, inputs, group):
         end = min(start + group, inputs)
-        if scales is None:
+        if scales is None and scheme.bits < 32:
             found.append(search_scales(weight[:, start:end] * mask[:, start:end], importance[start:end], scheme))
-        scale = found[-1][:, 0] if scales is None else scales[:, start // group]
+        scale = 1.0 if scheme.bits == 32 else found[-1][:, 0] if scales is None else scales[:, start // group]
         errors = torch.zeros(outputs, end - start, dtype=weight.dtype)
         for column in range(start, end):
             values = weight[:, column]
-            steps[:, column] = (values / scale).round().clamp(scheme.lowest, scheme.highest) * mask[:, column]
+            stored = values if scheme.bits == 32 else (values / scale).round().clamp(scheme.lowest, scheme.highest)
+            steps[:, column] = stored * mask[:, column]
             errors[:, column - start] = (values - steps[:, column] * scale) / factor[column, column]
             weight[:, column + 1 : end] -= errors[:, column - start, None] * factor[column, column + 1 : end]
         weight[:, end:] -= errors @ factor[start:end, end:]
-    return steps, scales if scales is not None else torch.cat(found, 1)
+    return steps, torch.cat(found, 1) if found else scales
 
 
 def refit_scales(weight, steps, scales, moment, scheme, group) -> torch.Tensor:

@@ -52,6 +52,7 @@ class Run:
         self.clips = [clip for place, clip in enumerate(self.clips) if place not in set(order[::KEPT_ASIDE].tolist())]
         self.optimizer = torch.optim.AdamW(self.parameter_groups(), betas=(0.9, 0.98), weight_decay=0.0)
         self.step, self.best, self.log, self.heard = 0, float("inf"), [], 0.0
+        self.average = {name: values.clone() for name, values in self.student.state_dict().items()}
 
     def parameter_groups(self) -> list[dict]:
         """Weights move slowly, the few scales, norms, biases and memories faster."""
@@ -83,13 +84,23 @@ class Run:
         return divergence, states, functional.nll_loss(logits, following)
 
     @torch.no_grad()
+    def follow(self) -> None:
+        """The average over the last steps: rounding makes single steps jump."""
+        share = 1 - min(self.settings.get("average", 0.97), self.step / (self.step + 10))
+        for name, values in self.student.state_dict().items():
+            self.average[name].lerp_(values, share)
+
+    @torch.no_grad()
     def validate(self) -> tuple[float, float]:
-        """Divergence a token and error of the encoder states, on clips kept aside, as they are."""
+        """Divergence a token and error of the encoder states of the averaged student, on clips kept aside, as they are."""
         sums, clips = numpy.zeros(2), 0
+        current = {name: values.clone() for name, values in self.student.state_dict().items()}
+        self.student.load_state_dict(self.average)
         for batch in batches(self.aside, self.settings["batch_seconds"]):
             divergence, states, _ = self.losses(batch, audio_of(batch).to(self.device))
             sums += numpy.array((float(divergence), float(states))) * len(batch)
             clips += len(batch)
+        self.student.load_state_dict(current)
         return tuple(sums / clips)
 
     def rate(self) -> float:
@@ -132,6 +143,7 @@ class Run:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        self.follow()
         self.heard += sum(clip.seconds for clip in batch) * self.workers
         self.recent = {"divergence": f"{float(divergence):.4f}", "states": f"{float(states):.4f}"}
         self.log.append({"step": self.step, "divergence": float(divergence), "states": float(states), "entropy": float(entropy),
@@ -144,11 +156,11 @@ class Run:
         bar.write(f"step {self.step}: {self.heard / 3600:.2f} h heard, divergence {divergence:.4f}, states {states:.4f}")
         if divergence < self.best:
             self.best = divergence
-            torch.save(self.student.state_dict(), self.folder / "best.pt")
+            torch.save(self.average, self.folder / "best.pt")
         self.save()
 
     def save(self) -> None:
-        state = {"student": self.student.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step,
+        state = {"student": self.student.state_dict(), "average": self.average, "optimizer": self.optimizer.state_dict(), "step": self.step,
                  "best": self.best, "heard": self.heard, "log": self.log}
         # Never half a file, whenever it is stopped.
         torch.save(state, self.folder / "last.tmp")
@@ -162,7 +174,8 @@ class Run:
             state = torch.load(path, map_location=self.device, weights_only=True)
             self.student.load_state_dict(state["student"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.step, self.best, self.heard, self.log = (state[key] for key in ("step", "best", "heard", "log"))
+            for name in ("average", "step", "best", "heard", "log"):
+                setattr(self, name, state[name])
 
 
 def make_student(config: dict, path: Path) -> Student:
