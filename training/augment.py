@@ -49,3 +49,16 @@ def add_noise(audio: torch.Tensor, decibels: float, colour: float, generator: nu
     noise = torch.from_numpy(numpy.fft.irfft(noise, audio.shape[1])).float().to(audio.device)
     power = audio.square().mean(1, keepdim=True) / noise.square().mean(1, keepdim=True)
     return audio + noise * power.sqrt() * 10 ** (-decibels / 20)
+
+
+def nothing_said(generator: numpy.random.Generator, samples: int, sample_rate: int = 16000) -> numpy.ndarray:
+    """Noise of any colour, hum of any mains, a level that drifts by up to 20 dB: int16, and nobody speaks."""
+    time = numpy.arange(samples) / sample_rate
+    spectrum = numpy.fft.rfft(generator.standard_normal(samples))
+    noise = numpy.fft.irfft(spectrum / numpy.maximum(20, numpy.arange(len(spectrum))) ** generator.uniform(0, 1), samples)
+    noise /= noise.std() + 1e-9
+    hertz = generator.choice((50, 60)) * generator.uniform(0.99, 1.01)
+    for harmonic in range(1, int(generator.integers(1, 12))):
+        noise += generator.exponential(0.5) * numpy.sin(2 * numpy.pi * hertz * harmonic * time + generator.uniform(0, 6)) / harmonic
+    drift = generator.uniform(-10, 10) * numpy.sin(2 * numpy.pi * time / generator.uniform(3, 30) + generator.uniform(0, 6))
+    return (32768 * noise * 10 ** ((generator.uniform(-65, -20) + drift) / 20)).clip(-32768, 32767).astype(numpy.int16)

@@ -15,6 +15,7 @@ import wave
 from pathlib import Path
 
 import numpy
+import scipy.signal
 
 from word_error import count_errors, interval, read
 
@@ -74,8 +75,8 @@ def noises(minutes: float) -> dict[str, numpy.ndarray]:
     time = numpy.arange(int(minutes * 60 * SAMPLE_RATE)) / SAMPLE_RATE
     hum = sum(numpy.sin(2 * numpy.pi * 50 * k * time + k) / k**2 for k in range(1, 12))
     white = generator.standard_normal(len(time))
-    low = numpy.cumsum(white)
-    low = low - numpy.convolve(low, numpy.ones(SAMPLE_RATE) / SAMPLE_RATE, "same")
+    # White noise through a filter of one pole at about 100 Hz.
+    low = scipy.signal.lfilter([1], [1, -0.96], white)
     level = 10 ** (-1.5 + 0.5 * numpy.sin(2 * numpy.pi * time / 20))
     return {
         "silence": numpy.zeros(len(time)),

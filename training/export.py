@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 
 import torch
+from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from checkpoint import decode, read_checkpoint, write_checkpoint
@@ -26,6 +27,7 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--state", default="best.pt", help="which of the run's files, or `start`: the calibrated one, not trained")
     parser.add_argument("--transcribe", type=Path, metavar="FOLDER")
+    parser.add_argument("--limit", type=int, help="with --transcribe: only the first N files")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
 
@@ -37,8 +39,9 @@ def main() -> None:
         student.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     _, _, vocabulary = read_checkpoint(HERE / "out" / config["start"])
     if arguments.transcribe:
-        with open(arguments.output or "student.jsonl", "w", encoding="utf-8") as lines:
-            for clip in tqdm(read_folder(arguments.transcribe), unit="utterance"):
+        # Rounded once, not for every token.
+        with open(arguments.output or "student.jsonl", "w", encoding="utf-8") as lines, parametrize.cached():
+            for clip in tqdm(read_folder(arguments.transcribe, arguments.limit), unit="utterance"):
                 samples = torch.from_numpy(clip.samples.astype("float32") / 32768)
                 tokens = student.greedy(samples, token_limit(student.config, len(samples)))
                 lines.write(json.dumps({"file": clip.name, "text": decode(vocabulary, tokens), "tokens": tokens}, ensure_ascii=False) + "\n")

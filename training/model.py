@@ -73,21 +73,32 @@ class RoundInput(torch.autograd.Function):
         return gradient
 
 
+class Memory(nn.Module):
+    """A depthwise convolution over time with `kernel` taps, `look_ahead` of them on frames to come; zero at first."""
+
+    def __init__(self, width: int, kernel: int, look_ahead: int):
+        super().__init__()
+        self.sides = kernel - 1 - look_ahead, look_ahead
+        self.weight = nn.Parameter(torch.zeros(width, kernel))
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """`[batch, frames, width]`."""
+        padded = functional.pad(values.transpose(1, 2), self.sides)
+        return functional.conv1d(padded, self.weight[:, None, :].to(values.dtype), groups=len(self.weight)).transpose(1, 2)
+
+
 class MemoryBlock(EncoderBlock):
-    """An encoder block with an FSMN memory of `memory` taps, as many before a frame as behind it."""
+    """An encoder block with an FSMN memory."""
 
     def __init__(self, config: dict):
         super().__init__(config)
-        width = config["heads"] * config["head_width"]
-        self.memory = nn.Parameter(torch.zeros(config["memory"], width))
+        self.attention.memory = Memory(config["heads"] * config["head_width"], **config["memory"])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         attention, y = self.attention, self.attention_norm(x)
         query, key = (rotate(attention.split(p(y)), 0, *self.rotary) for p in (attention.query, attention.key))
         value = attention.value(y)
-        kernel = self.memory.T[:, None, :].to(value.dtype)
-        remembered = functional.conv1d(value.transpose(1, 2), kernel, padding=self.memory.shape[0] // 2, groups=kernel.shape[0])
-        x = x + attention.attend(query, key, attention.split(value)) + remembered.transpose(1, 2)
+        x = x + attention.attend(query, key, attention.split(value)) + attention.memory(value)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 

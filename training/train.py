@@ -6,12 +6,13 @@
   torchrun --nnodes 2 --nproc-per-node 4 training/train.py CONFIG --device cuda
 
 The config names the teacher, the calibrated start, the data and the schedule. In the run's folder: `last.pt` (everything, to go on),
-`best.pt` (least divergence from the teacher on clips kept aside), `log.jsonl`, `loss.png`. Ctrl-C saves first.
+`best.pt` (least divergence from the teacher on clips kept aside), `log.jsonl`, `loss.png`. Ctrl-C and SIGTERM save first.
 """
 
 import argparse
 import json
 import os
+import signal
 import time
 import tomllib
 from pathlib import Path
@@ -22,7 +23,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 from tqdm import tqdm
 
-from augment import augment
+from augment import augment, nothing_said
 from checkpoint import read_checkpoint
 from model import Student
 from moonshine import Moonshine
@@ -59,7 +60,7 @@ class Run:
         rates = self.settings["rates"]
         groups: dict[str, list] = {kind: [] for kind in rates}
         for name, parameter in self.student.named_parameters():
-            kind = "scales" if name.endswith(".scales") else "memory" if name.endswith(".memory") else "weights" if parameter.dim() > 1 else "vectors"
+            kind = "scales" if name.endswith(".scales") else "memory" if ".memory." in name else "weights" if parameter.dim() > 1 else "vectors"
             if rates.get(kind, 0) > 0:
                 groups[kind].append(parameter)
             else:
@@ -101,7 +102,7 @@ class Run:
             sums += numpy.array((float(divergence), float(states))) * len(batch)
             clips += len(batch)
         self.student.load_state_dict(current)
-        return tuple(sums / clips)
+        return tuple((sums / clips).tolist())
 
     def rate(self) -> float:
         """Warm-up, then a cosine to a tenth."""
@@ -127,10 +128,14 @@ class Run:
 
     def update(self, batch: list[Clip], generator: numpy.random.Generator) -> None:
         began = time.monotonic()
+        weights = self.settings["losses"]
+        if generator.random() < self.settings.get("nothing_said", 0.0):
+            # The teacher hears words where nobody speaks; the student is told that there are none.
+            batch = [Clip("nothing", nothing_said(generator, len(batch[0].samples))) for _ in batch]
+            weights = {"divergence": 0.0, "entropy": 0.1}
         audio = augment(audio_of(batch).to(self.device), generator, self.settings.get("augment", 0.0))
         divergence, states, entropy = self.losses(batch, audio)
-        weights = self.settings["losses"]
-        loss = divergence + weights.get("states", 0) * states + weights.get("entropy", 0) * entropy
+        loss = weights.get("divergence", 1.0) * divergence + weights.get("states", 0) * states + weights.get("entropy", 0) * entropy
         loss.backward()
         if self.workers > 1:
             for parameter in self.student.parameters():
@@ -139,13 +144,15 @@ class Run:
                     parameter.grad /= self.workers
         torch.nn.utils.clip_grad_norm_([p for p in self.student.parameters() if p.grad is not None], self.settings.get("clip", 1.0))
         for group in self.optimizer.param_groups:
-            group["lr"] = group["rate"] * self.rate()
+            group["lr"] = group["rate"] * float(self.rate())
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.follow()
         self.heard += sum(clip.seconds for clip in batch) * self.workers
         self.recent = {"divergence": f"{float(divergence):.4f}", "states": f"{float(states):.4f}"}
+        if "divergence" in weights:
+            return
         self.log.append({"step": self.step, "divergence": float(divergence), "states": float(states), "entropy": float(entropy),
                          "seconds": round(time.monotonic() - began, 2)})
 
@@ -186,7 +193,7 @@ def make_student(config: dict, path: Path) -> Student:
         model_config[stack] |= changes
     student = Student(model_config)
     missing = student.load_state_dict({name: torch.from_numpy(values) for name, values in tensors.items()}, strict=False)
-    if missing.unexpected_keys or any(not name.endswith(".memory") for name in missing.missing_keys):
+    if missing.unexpected_keys or any(".memory." not in name for name in missing.missing_keys):
         raise SystemExit(f"{start} does not fit the config: {missing}")
     student.round_weights(Rules(config["weights"]), load_file(start / "scales.safetensors"))
     exact, _, _ = read_checkpoint(HERE / "out" / config["teacher"])
@@ -230,6 +237,8 @@ def main() -> None:
             torch.cuda.set_device(arguments.device)
     run = Run(arguments.config, arguments.device)
     run.resume()
+    # Stopped by a shell or a scheduler as by Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run.train()
     except KeyboardInterrupt:
