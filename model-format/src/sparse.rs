@@ -208,6 +208,16 @@ impl<'a> BlockIndex<'a> {
         self.shape
     }
 
+    /// Stored blocks in each row of blocks.
+    pub fn counts(&self) -> &'a [u16] {
+        self.counts
+    }
+
+    /// Columns of all blocks, row by row.
+    pub fn columns(&self) -> BlockColumns<'a> {
+        self.columns
+    }
+
     /// Stored blocks.
     pub fn blocks(&self) -> usize {
         self.columns.len()

@@ -33,7 +33,7 @@ pub(crate) struct Panel<'a> {
     pub(crate) out_stride: usize,
     /// Outputs that exist: 16 but in the last panel.
     pub(crate) width: usize,
-    borrowed: PhantomData<&'a mut f32>,
+    pub(super) borrowed: PhantomData<&'a mut f32>,
 }
 
 impl<'a> Matmul<'a> {

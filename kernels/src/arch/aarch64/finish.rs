@@ -21,15 +21,33 @@ pub(super) unsafe fn finish_row<const VECTORS: usize>(
     // SAFETY: the row exists, so its scale does, and `width` floats may be written at its place.
     unsafe {
         let row_scale = vdupq_n_f32(*panel.row_scales.add(row));
-        let mut results = [row_scale; VECTORS];
-        for (vector, (result, sums)) in results.iter_mut().zip(sums).enumerate() {
-            let scale = vmulq_f32(row_scale, vld1q_f32(panel.scales.add(first + 4 * vector)));
-            let bias = vld1q_f32(panel.bias.as_ptr().add(first + 4 * vector));
-            *result = vfmaq_f32(bias, vcvtq_f32_s32(sums), scale);
-        }
+        let results = scale(row_scale, panel.scales.add(first), panel.bias.as_ptr().add(first), sums);
         let out = panel.out.add(row * panel.out_stride).wrapping_add(first);
         store(out, panel.width.saturating_sub(first), results);
     }
+}
+
+/// Sums of one row times their scales, plus their bias.
+///
+/// # Safety
+/// As many floats must be readable at `scales` and at `bias`.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn scale<const VECTORS: usize>(
+    row_scale: float32x4_t,
+    scales: *const f32,
+    bias: *const f32,
+    sums: [int32x4_t; VECTORS],
+) -> [float32x4_t; VECTORS] {
+    let mut results = [row_scale; VECTORS];
+    for (vector, (result, sums)) in results.iter_mut().zip(sums).enumerate() {
+        // SAFETY: the caller's.
+        unsafe {
+            let scale = vmulq_f32(row_scale, vld1q_f32(scales.add(4 * vector)));
+            *result = vfmaq_f32(vld1q_f32(bias.add(4 * vector)), vcvtq_f32_s32(sums), scale);
+        }
+    }
+    results
 }
 
 /// Stores `4 * VECTORS` floats, or the first `width` where these are fewer.
@@ -50,7 +68,9 @@ pub(super) unsafe fn store<const VECTORS: usize>(
                 vst1q_f32(out.add(4 * vector), result);
             }
         } else {
-            store_edge(out, width, &results);
+            // A copy, so that the results of whole vectors stay in registers.
+            let edge = results;
+            store_edge(out, width, &edge);
         }
     }
 }

@@ -28,10 +28,21 @@ pub(super) unsafe fn unpack(packed: *const u8) -> [int8x16_t; 2] {
 #[inline]
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn scales(panel: &Int4Panel<'_>, group: usize, first: usize) -> float32x4_t {
+    // SAFETY: a group has 16 scales.
+    unsafe { widened(panel.scales.add(16 * group + first)) }
+}
+
+/// Four f16 as f32.
+///
+/// # Safety
+/// They must be readable at `halves`.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn widened(halves: *const u16) -> float32x4_t {
     let floats: float32x4_t;
-    // SAFETY: a group has 16 scales. The instruction, which has no stable intrinsic, widens f16 to f32.
+    // SAFETY: the caller's. The instruction has no stable intrinsic.
     unsafe {
-        let bits = vld1_u16(panel.scales.add(16 * group + first));
+        let bits = vld1_u16(halves);
         asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) floats, in(vreg) bits, options(pure, nomem, nostack, preserves_flags));
     }
     floats

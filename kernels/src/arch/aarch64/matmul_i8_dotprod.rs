@@ -11,14 +11,25 @@ use crate::matmul::Matmul;
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn matmul_i8_block16x4_dotprod(matmul: Matmul<'_>) {
     for panel in matmul.panels() {
-        let quad_rows = panel.rows / 4 * 4;
-        // SAFETY: four rows, as long as there are four; the rows behind them stand in plain order.
-        unsafe {
-            for row in (0..quad_rows).step_by(4) {
-                tile_quad(&panel, row);
-            }
-            tile_rest(&panel, quad_rows);
+        // SAFETY: the panel's own invariants.
+        unsafe { multiply_panel(&panel) }
+    }
+}
+
+/// All rows x 16 outputs.
+///
+/// # Safety
+/// The panel's invariants.
+#[inline]
+#[target_feature(enable = "neon,dotprod")]
+pub(super) unsafe fn multiply_panel(panel: &Panel<'_>) {
+    let quad_rows = panel.rows / 4 * 4;
+    // SAFETY: four rows, as long as there are four; the rows behind them stand in plain order.
+    unsafe {
+        for row in (0..quad_rows).step_by(4) {
+            tile_quad(panel, row);
         }
+        tile_rest(panel, quad_rows);
     }
 }
 

@@ -20,23 +20,34 @@ pub(super) fn matmul_i8_block16x4_i8mm(matmul: Matmul<'_>) {
         return matmul_i8_block16x4_dotprod(matmul);
     }
     for panel in matmul.panels() {
-        let quad_rows = panel.rows / 4 * 4;
-        // SAFETY: each tile ends at or before the last four rows, `half + 8 <= 16`; the others stand in plain order.
-        unsafe {
-            for half in [0, 8] {
-                let mut row = 0;
-                while quad_rows - row >= 12 {
-                    tile_3_quads(&panel, row, half);
-                    row += 12;
-                }
-                match quad_rows - row {
-                    8 => tile_2_quads(&panel, row, half),
-                    4 => tile_1_quad(&panel, row, half),
-                    _ => {}
-                }
+        // SAFETY: the panel's own invariants.
+        unsafe { multiply_panel(&panel) }
+    }
+}
+
+/// All rows x 16 outputs.
+///
+/// # Safety
+/// The panel's invariants.
+#[inline]
+#[target_feature(enable = "neon,dotprod,i8mm")]
+pub(super) unsafe fn multiply_panel(panel: &Panel<'_>) {
+    let quad_rows = panel.rows / 4 * 4;
+    // SAFETY: each tile ends at or before the last four rows, `half + 8 <= 16`; the others stand in plain order.
+    unsafe {
+        for half in [0, 8] {
+            let mut row = 0;
+            while quad_rows - row >= 12 {
+                tile_3_quads(panel, row, half);
+                row += 12;
             }
-            tile_rest(&panel, quad_rows);
+            match quad_rows - row {
+                8 => tile_2_quads(panel, row, half),
+                4 => tile_1_quad(panel, row, half),
+                _ => {}
+            }
         }
+        tile_rest(panel, quad_rows);
     }
 }
 

@@ -16,17 +16,28 @@ use crate::matmul::Matmul;
 #[target_feature(enable = "neon")]
 pub(super) fn matmul_i8_block16x4_neon(matmul: Matmul<'_>) {
     for panel in matmul.panels() {
-        let quad_rows = panel.rows / 4 * 4;
-        // SAFETY: four rows, as long as there are four, then each row behind them; `half + 8 <= 16`.
-        unsafe {
-            for half in [0, 8] {
-                for row in (0..quad_rows).step_by(4) {
-                    tile_quad(&panel, row, half);
-                }
+        // SAFETY: the panel's own invariants.
+        unsafe { multiply_panel(&panel) }
+    }
+}
+
+/// All rows x 16 outputs.
+///
+/// # Safety
+/// The panel's invariants.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) unsafe fn multiply_panel(panel: &Panel<'_>) {
+    let quad_rows = panel.rows / 4 * 4;
+    // SAFETY: four rows, as long as there are four, then each row behind them; `half + 8 <= 16`.
+    unsafe {
+        for half in [0, 8] {
+            for row in (0..quad_rows).step_by(4) {
+                tile_quad(panel, row, half);
             }
-            for row in quad_rows..panel.rows {
-                tile_row(&panel, row);
-            }
+        }
+        for row in quad_rows..panel.rows {
+            tile_row(panel, row);
         }
     }
 }

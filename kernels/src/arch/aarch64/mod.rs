@@ -11,10 +11,12 @@ mod matmul_i8_dotprod;
 mod matmul_i8_i8mm;
 mod matmul_i8_neon;
 mod quantize;
+mod sparse;
 
 pub(crate) use detect::exists;
+pub(crate) use sparse::{dispatch_matmul_sparse_int4, dispatch_matmul_sparse_int8};
 
-use kinglet_model_format::{Int4Matrix, SparseInt4Matrix, SparseInt8Matrix};
+use kinglet_model_format::Int4Matrix;
 
 use crate::arch::scalar;
 use crate::matmul::Matmul;
@@ -53,12 +55,4 @@ pub(crate) fn dispatch_matmul_int4<'a>(kernels: Kernels, matmul: Matmul<'a, Int4
         InstructionSet::Neon => unsafe { matmul_i4_neon::matmul_i4_block16x4_neon(matmul) },
         _ => scalar::matmul_i4_block16x4(matmul),
     }
-}
-
-pub(crate) fn dispatch_matmul_sparse_int8<'a>(_: Kernels, matmul: Matmul<'a, SparseInt8Matrix<'a>>) {
-    scalar::matmul_sparse_i8(matmul);
-}
-
-pub(crate) fn dispatch_matmul_sparse_int4<'a>(_: Kernels, matmul: Matmul<'a, SparseInt4Matrix<'a>>) {
-    scalar::matmul_sparse_i4(matmul);
 }
