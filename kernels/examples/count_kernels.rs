@@ -1,16 +1,19 @@
-//! How many instructions does a matrix product execute? Run by `benchmarks/count_kernels.sh` under QEMU.
+//! How many instructions does a kernel execute? Run by `benchmarks/count_kernels.sh` under QEMU.
 //!
-//!     count_kernels INSTRUCTION_SET ROWS OUTPUTS INPUTS [int8|int4|int4-groups]
+//!     count_kernels INSTRUCTION_SET ROWS OUTPUTS INPUTS [int8|int4|int4-groups] [16x4|4x16|4x4 PERCENT]
 //!
-//! int4 weights have one scale an output, or one for each output and 32 inputs.
+//! int4 weights have one scale an output, or one for each output and 32 inputs. With a shape of blocks PERCENT of these are
+//! left out, here and there.
 //!
 //! Quantizes and multiplies once, between marks that the counting plugin understands: region 0 is
-//! the quantization, region 1 the product.
+//! the quantization, region 1 the product. Prints the bytes of the weights, with scales and index.
 
 use std::process::ExitCode;
 
-use kinglet_kernels::{InstructionSet, Kernels};
-use kinglet_model_format::{Int4Matrix, Int8Matrix};
+use kinglet_kernels::{InstructionSet, KernelError, Kernels, QuantizedRows};
+use kinglet_model_format::{
+    BlockColumns, BlockIndex, BlockShape, Int4Matrix, Int8Matrix, SparseInt4Matrix, SparseInt8Matrix,
+};
 
 /// Instructions without effect, which the counter reads as the start and the end of a region.
 macro_rules! mark {
@@ -25,49 +28,120 @@ macro_rules! mark {
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let (shape, kind) = match &arguments[..] {
-        [shape @ .., kind] if shape.len() == 4 => (shape, kind.as_str()),
-        shape => (shape, "int8"),
-    };
-    let [set, rows, outputs, inputs] = shape else {
-        eprintln!(
-            "usage: count_kernels INSTRUCTION_SET ROWS OUTPUTS INPUTS [int8|int4|int4-groups] (multiples of 16)"
-        );
-        return ExitCode::from(2);
-    };
-    let Some(kernels) = set.parse::<InstructionSet>().ok().and_then(Kernels::new) else {
-        eprintln!("{set}: no such instructions here");
-        return ExitCode::from(2);
-    };
-    let size = |text: &String| text.parse::<usize>().expect("a number");
-    let (rows, outputs, inputs) = (size(rows), size(outputs), size(inputs));
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if count(&arguments).is_some() {
+        return ExitCode::SUCCESS;
+    }
+    eprintln!(
+        "usage: count_kernels INSTRUCTION_SET ROWS OUTPUTS INPUTS [int8|int4|int4-groups] [16x4|4x16|4x4 PERCENT]\n\
+         with instructions that exist here, and outputs and inputs in multiples of 16"
+    );
+    ExitCode::from(2)
+}
+
+/// Nothing where the arguments make no sense.
+fn count(arguments: &[&str]) -> Option<()> {
+    let (&[set, rows, outputs, inputs], rest) = arguments.split_first_chunk()?;
+    let kernels = Kernels::new(set.parse::<InstructionSet>().ok()?)?;
+    let [rows, outputs, inputs] = [rows, outputs, inputs].map(|text| text.parse::<usize>().ok());
+    let (rows, outputs, inputs) = (rows?, outputs?, inputs?);
+    let kind = rest.first().copied().unwrap_or("int8");
+    if outputs % 16 + inputs % 16 > 0 || !["int8", "int4", "int4-groups"].contains(&kind) {
+        return None;
+    }
 
     let source: Vec<f32> = (0..rows * inputs).map(|index| (index % 251) as f32 - 125.0).collect();
     let values: Vec<i8> = (0..outputs * inputs).map(|index| (index * 37 % 255) as i8).collect();
+    let packed: Vec<u8> = values.iter().map(|&value| value as u8).collect();
     let scales = vec![0.01; outputs];
     let bias = vec![0.5; outputs];
-    let weights = Int8Matrix::new(outputs, inputs, &values, &scales).expect("multiples of 16");
     let group = if kind == "int4-groups" { 32 } else { inputs };
-    let packed: Vec<u8> = (0..outputs * inputs / 2).map(|index| (index * 37 % 255) as u8).collect();
     let group_scales = vec![half::f16::from_f32(0.01); outputs * inputs.div_ceil(group)];
-    let int4_weights =
-        Int4Matrix::new(outputs, inputs, group, &packed, &group_scales).expect("multiples of 16");
+    let scale_bytes = if kind == "int8" { 4 * outputs } else { 2 * group_scales.len() };
+
+    match rest.get(1..).unwrap_or(&[]) {
+        [] if kind == "int8" => {
+            let weights = Int8Matrix::new(outputs, inputs, &values, &scales).ok()?;
+            println!("{}", values.len() + scale_bytes);
+            run(kernels, rows, &source, outputs, |rows, out| {
+                kernels.matmul(rows, &weights, Some(&bias), out, outputs)
+            })
+        }
+        [] => {
+            let weights =
+                Int4Matrix::new(outputs, inputs, group, &packed[..outputs * inputs / 2], &group_scales)
+                    .ok()?;
+            println!("{}", outputs * inputs / 2 + scale_bytes);
+            run(kernels, rows, &source, outputs, |rows, out| {
+                kernels.matmul_int4(rows, &weights, Some(&bias), out, outputs)
+            })
+        }
+        &[shape, percent] => {
+            let shape = BlockShape::ALL.into_iter().find(|known| known.to_string() == shape)?;
+            let (counts, columns) = pruned(shape, outputs, inputs, percent.parse().ok()?);
+            let bytes: Vec<u8> = columns.iter().map(|&column| column as u8).collect();
+            let words = inputs / shape.inputs() > BlockIndex::BYTE_COLUMNS;
+            let ids = if words { BlockColumns::Words(&columns) } else { BlockColumns::Bytes(&bytes) };
+            let index = BlockIndex::new(shape, outputs, inputs, &counts, ids).ok()?;
+            let weights = columns.len() * shape.weights();
+            let index_bytes = index.bytes().0 + index.bytes().1;
+            if kind == "int8" {
+                println!("{}", weights + index_bytes + scale_bytes);
+                let weights =
+                    SparseInt8Matrix::new(outputs, inputs, index, &values[..weights], &scales).ok()?;
+                run(kernels, rows, &source, outputs, |rows, out| {
+                    kernels.matmul_sparse_int8(rows, &weights, Some(&bias), out, outputs)
+                })
+            } else {
+                println!("{}", weights / 2 + index_bytes + scale_bytes);
+                let packed = &packed[..weights / 2];
+                let weights =
+                    SparseInt4Matrix::new(outputs, inputs, group, index, packed, &group_scales).ok()?;
+                run(kernels, rows, &source, outputs, |rows, out| {
+                    kernels.matmul_sparse_int4(rows, &weights, Some(&bias), out, outputs)
+                })
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Counts and columns of the blocks that are left: exactly as many as `percent` says in all, by chance in each row of blocks.
+fn pruned(shape: BlockShape, outputs: usize, inputs: usize, percent: usize) -> (Vec<u16>, Vec<u16>) {
+    let (height, width) = (outputs / shape.outputs(), inputs / shape.inputs());
+    let order = |block: usize| {
+        (block as u64 + 1)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(23)
+            .wrapping_mul(0xff51_afd7_ed55_8ccd)
+    };
+    let mut blocks: Vec<usize> = (0..height * width).collect();
+    blocks.sort_by_key(|&block| order(block));
+    blocks.truncate(height * width * 100usize.saturating_sub(percent) / 100);
+    blocks.sort_unstable();
+    let counts = (0..height).map(|row| blocks.iter().filter(|&&block| block / width == row).count() as u16);
+    (counts.collect(), blocks.iter().map(|&block| (block % width) as u16).collect())
+}
+
+/// Quantizes rows and calls `multiply` with them and room for the result.
+fn run(
+    kernels: Kernels,
+    rows: usize,
+    source: &[f32],
+    outputs: usize,
+    multiply: impl Fn(&QuantizedRows<'_>, &mut [f32]) -> Result<(), KernelError>,
+) -> Option<()> {
+    let inputs = source.len() / rows.max(1);
     let mut quantized = vec![0; Kernels::quantized_bytes(rows, inputs)];
     let mut row_scales = vec![0.0; rows];
     let mut out = vec![0.0; rows * outputs];
-
     mark!(0x70);
-    let quantized = kernels.quantize_rows(&source, inputs, rows, inputs, &mut quantized, &mut row_scales);
+    let quantized = kernels.quantize_rows(source, inputs, rows, inputs, &mut quantized, &mut row_scales);
     mark!(0x78);
-    let quantized = quantized.expect("lengths fit");
+    let quantized = quantized.ok()?;
     mark!(0x71);
-    let product = if kind == "int8" {
-        kernels.matmul(&quantized, &weights, Some(&bias), &mut out, outputs)
-    } else {
-        kernels.matmul_int4(&quantized, &int4_weights, Some(&bias), &mut out, outputs)
-    };
+    let product = multiply(&quantized, &mut out);
     mark!(0x79);
-    product.expect("lengths fit");
     std::hint::black_box(&out);
-    ExitCode::SUCCESS
+    product.ok()
 }
