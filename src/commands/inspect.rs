@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::Args;
-use kinglet_model_format::{FrontendKind, LayerKind, Model, VERSION};
+use kinglet_model_format::{FrontendKind, Layer, LayerKind, Matrix, Model, Tensor, VERSION};
 
 use super::model;
 use crate::failure::Failure;
@@ -41,12 +41,7 @@ impl Inspect {
         overview(&model, file.len(), &mut out)?;
         layers(&model, &mut out)?;
         if self.tensors {
-            writeln!(out, "\n{:>5}  {:<10} {:>14} {:>11}  name", "id", "stored as", "shape", "bytes")?;
-            for (id, tensor) in model.tensors().iter().enumerate() {
-                let shape = format!("{} x {}", tensor.outputs, tensor.inputs);
-                let (kind, bytes) = (tensor.kind.to_string(), tensor.stored_bytes());
-                writeln!(out, "{id:>5}  {kind:<10} {shape:>14} {bytes:>11}  {}", tensor.name)?;
-            }
+            tensors(&model, &mut out)?;
         }
         Ok(())
     }
@@ -54,13 +49,21 @@ impl Inspect {
 
 fn overview(model: &Model<'_>, length: usize, out: &mut impl Write) -> io::Result<()> {
     let (texts, config) = (model.texts(), model.config());
-    let parameters: usize = model.tensors().iter().map(|tensor| tensor.parameters()).sum();
+    let stored: usize = model.tensors().iter().map(|tensor| tensor.parameters()).sum();
+    let used: usize = uses(model).iter().map(|&(count, tensor)| count as usize * tensor.parameters()).sum();
     writeln!(out, "{} ({}), format version {VERSION}, {length} bytes", texts.name, texts.language)?;
     writeln!(
         out,
-        "{:.1} M parameters stored, {:.2} bytes each, tables and vocabulary included",
-        parameters as f64 / 1e6,
-        length as f64 / parameters.max(1) as f64
+        "{:.1} M parameters stored, {:.1} M used: what layers share is used by each",
+        stored as f64 / 1e6,
+        used as f64 / 1e6,
+    )?;
+    writeln!(
+        out,
+        "{:.1} x smaller than {:.1} MB, the parameters used in fp32; {:.2} bits each",
+        used as f64 * 4.0 / length.max(1) as f64,
+        used as f64 * 4.0 / 1e6,
+        length as f64 * 8.0 / used.max(1) as f64
     )?;
     for (name, stack) in [("encoder", &config.encoder), ("decoder", &config.decoder)] {
         writeln!(
@@ -90,16 +93,99 @@ fn overview(model: &Model<'_>, length: usize, out: &mut impl Write) -> io::Resul
     for section in model.sections() {
         writeln!(out, "{:<12} {:>11}", section.kind.to_string(), section.bytes.len())?;
     }
-    let mut kinds: BTreeMap<String, (usize, usize, usize)> = BTreeMap::new();
+    let mut kinds: BTreeMap<String, Kind> = BTreeMap::new();
     for tensor in model.tensors().iter() {
-        let entry = kinds.entry(tensor.kind.to_string()).or_default();
-        *entry = (entry.0 + 1, entry.1 + tensor.parameters(), entry.2 + tensor.stored_bytes());
+        let kind = kinds.entry(stored_as(&tensor)).or_default();
+        kind.tensors += 1;
+        kind.parameters += tensor.parameters();
+        kind.dense += density(&tensor) * tensor.parameters() as f64;
+        for (sum, bytes) in kind.bytes.iter_mut().zip(tensor.part_bytes()) {
+            *sum += bytes;
+        }
     }
-    writeln!(out, "\n{:<12} {:>11} {:>11} {:>8}", "stored as", "bytes", "parameters", "tensors")?;
-    for (kind, (count, parameters, bytes)) in kinds {
-        writeln!(out, "{kind:<12} {bytes:>11} {parameters:>11} {count:>8}")?;
+    writeln!(
+        out,
+        "\n{:<16} {:>11} {:>9} {:>9} {:>11} {:>8} {:>8}",
+        "stored as", "values", "scales", "index", "parameters", "density", "tensors"
+    )?;
+    for (name, Kind { tensors, parameters, dense, bytes: [values, scales, index] }) in kinds {
+        let density = percent(dense / parameters.max(1) as f64);
+        writeln!(
+            out,
+            "{name:<16} {values:>11} {scales:>9} {index:>9} {parameters:>11} {density:>8} {tensors:>8}"
+        )?;
     }
     Ok(())
+}
+
+/// What the tensors of one kind add up to.
+#[derive(Default)]
+struct Kind {
+    tensors: usize,
+    parameters: usize,
+    /// Parameters that are stored, those that blocks leave out not counted.
+    dense: f64,
+    /// Values, scales, index.
+    bytes: [usize; 3],
+}
+
+fn tensors(model: &Model<'_>, out: &mut impl Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "\n{:>5}  {:<16} {:>14} {:>8} {:>11}  name",
+        "id", "stored as", "shape", "density", "bytes"
+    )?;
+    for (id, tensor) in model.tensors().iter().enumerate() {
+        let shape = format!("{} x {}", tensor.outputs, tensor.inputs);
+        let (kind, density, bytes) = (stored_as(&tensor), percent(density(&tensor)), tensor.stored_bytes());
+        writeln!(out, "{id:>5}  {kind:<16} {shape:>14} {density:>8} {bytes:>11}  {}", tensor.name)?;
+    }
+    Ok(())
+}
+
+/// The kind of a tensor, with the shape of its blocks.
+fn stored_as(tensor: &Tensor<'_>) -> String {
+    match tensor.block {
+        Some(block) => format!("{} {block}", tensor.kind),
+        None => tensor.kind.to_string(),
+    }
+}
+
+/// Stored blocks over all blocks of a sparse matrix; 1 for all others.
+fn density(tensor: &Tensor<'_>) -> f64 {
+    let index = match tensor.matrix() {
+        Some(Matrix::SparseInt8(matrix)) => matrix.index(),
+        Some(Matrix::SparseInt4(matrix)) => matrix.index(),
+        _ => return 1.0,
+    };
+    let shape = index.shape();
+    let all = tensor.outputs.div_ceil(shape.outputs()) * tensor.inputs.div_ceil(shape.inputs());
+    index.blocks() as f64 / all as f64
+}
+
+fn percent(part: f64) -> String {
+    if part == 1.0 { "-".into() } else { format!("{:.1} %", part * 100.0) }
+}
+
+/// Each tensor, and how many layers name it.
+fn uses<'m>(model: &Model<'m>) -> Vec<(u32, Tensor<'m>)> {
+    let mut uses: Vec<(u32, Tensor<'m>)> = model.tensors().iter().map(|tensor| (0, tensor)).collect();
+    for layer in model.layers().iter() {
+        for id in named(&layer) {
+            if let Some((count, _)) = uses.get_mut(id as usize) {
+                *count += 1;
+            }
+        }
+    }
+    uses
+}
+
+/// The tensors that a layer names, each once.
+fn named(layer: &Layer<'_>) -> Vec<u32> {
+    let mut named: Vec<u32> = layer.slots().map(|slot| slot.tensor).collect();
+    named.sort_unstable();
+    named.dedup();
+    named
 }
 
 /// Bytes of each kind of layer. A tensor counts where it is first named, so that the parts add up to the whole.
@@ -113,15 +199,12 @@ fn layers(model: &Model<'_>, out: &mut impl Write) -> io::Result<()> {
     let mut users = vec![0_u32; model.tensors().len()];
     let mut parts: Vec<Part> = Vec::new();
     for layer in model.layers().iter() {
-        let mut named: Vec<u32> = layer.slots().map(|slot| slot.tensor).collect();
-        named.sort_unstable();
-        named.dedup();
         if parts.last().is_none_or(|part| part.kind != layer.kind) {
             parts.push(Part { kind: layer.kind, layers: 0, bytes: 0, shared: 0 });
         }
         let Some(part) = parts.last_mut() else { continue };
         part.layers += 1;
-        for id in named {
+        for id in named(&layer) {
             let bytes = model.tensors().get(id).map_or(0, |tensor| tensor.stored_bytes());
             let Some(count) = users.get_mut(id as usize) else { continue };
             *count += 1;
@@ -134,7 +217,7 @@ fn layers(model: &Model<'_>, out: &mut impl Write) -> io::Result<()> {
             (part.kind.to_string(), if part.shared == 0 { "-".into() } else { part.shared.to_string() });
         writeln!(out, "{kind:<15} {:>6} {:>11} {shared:>18}", part.layers, part.bytes)?;
     }
-    let shared: Vec<_> = users.iter().zip(model.tensors().iter()).filter(|(count, _)| **count > 1).collect();
+    let shared: Vec<_> = uses(model).into_iter().filter(|(count, _)| *count > 1).collect();
     if shared.is_empty() {
         return writeln!(out, "\nno tensor is shared between layers");
     }

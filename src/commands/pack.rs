@@ -197,10 +197,13 @@ fn report(packed: &Packed, name: &str) -> io::Result<()> {
     )?;
     for tensor in &packed.tensors {
         let (mut kind, shape) = (tensor.kind.to_string(), format!("{} x {}", tensor.shape.0, tensor.shape.1));
-        let mut density = "-".to_string();
+        let (mut density, mut padded) = ("-".to_string(), "");
         if let Some(block) = tensor.block {
             kind = format!("{kind} {block}");
             density = format!("{:.1} %", tensor.density * 100.0);
+            let whole = tensor.shape.0.is_multiple_of(block.outputs())
+                && tensor.shape.1.is_multiple_of(block.inputs());
+            padded = if whole { "" } else { " (padded to whole blocks)" };
         }
         let error = if tensor.relative_error > 0.0 {
             format!("{:.3} %", tensor.relative_error * 100.0)
@@ -209,7 +212,7 @@ fn report(packed: &Packed, name: &str) -> io::Result<()> {
         };
         writeln!(
             out,
-            "{kind:<16} {shape:>14} {density:>8} {:>11} {error:>9}  {}",
+            "{kind:<16} {shape:>14} {density:>8} {:>11} {error:>9}  {}{padded}",
             tensor.bytes, tensor.name
         )?;
     }
@@ -225,5 +228,5 @@ fn report(packed: &Packed, name: &str) -> io::Result<()> {
             writeln!(out, "{alone:>9} {:>5} {with:>9}  {}", matrix.rank, matrix.name)?;
         }
     }
-    writeln!(out, "{} bytes in {name}", packed.bytes.len())
+    writeln!(out, "{} bytes in {name}; `kinglet inspect` shows them by part", packed.bytes.len())
 }
