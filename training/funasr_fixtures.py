@@ -3,6 +3,7 @@
 
   python training/funasr_fixtures.py fixtures tests/data   # sanm, sanm-odd, sanm-chunk
   python training/funasr_fixtures.py model DIR             # model.pt, config.yaml, am.mvn, tokens.json as FunASR saves them
+  python training/funasr_fixtures.py paraformer DIR        # the same of a Paraformer, which import_funasr.py refuses
 
 Modules, weights and values are FunASR's own (PyPI funasr); the checkpoints are what import_funasr.py makes of them. Each
 folder is a checkpoint plus `expected.safetensors`, row-major: `features` `[frames, inputs]`, `encoder.layers.{i}` and `encoder.norm`
@@ -21,6 +22,7 @@ import torch
 import yaml
 
 logging.disable(logging.WARNING)
+from funasr.models.paraformer.model import Paraformer  # noqa: E402
 from funasr.models.sanm.model import SANM  # noqa: E402
 
 from checkpoint import save_tensors, write_checkpoint  # noqa: E402
@@ -33,12 +35,13 @@ MOST_TOKENS = 24
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["fixtures", "model"])
+    parser.add_argument("what", choices=["fixtures", "model", "paraformer"])
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if arguments.what == "model":
-        save_model(arguments.folder, *make_model(SIZES["sanm"] | {"mels": 80, "stacked": 7, "seed": 7}))
+    if arguments.what != "fixtures":
+        sizes = SIZES["sanm"] | {"mels": 80, "ctc_weight": 0.3, "end_bias": 1.0}
+        save_model(arguments.folder, *(make_model(sizes) if arguments.what == "model" else make_paraformer(sizes)))
         print(f"{arguments.folder}: {', '.join(sorted(file.name for file in arguments.folder.iterdir()))}")
         return
     for name, sizes in SIZES.items():
@@ -68,10 +71,10 @@ def make_model(sizes: dict) -> tuple[SANM, dict, numpy.ndarray]:
     """A random model, its `config.yaml` and its shift and scale of the features."""
     torch.manual_seed(sizes["seed"])
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-    pieces = (["<blank>", "<s>", "</s>"] + ["\u4e2d", "\u6587", "\u8a9e", "\u2581the", "\u2581king", "let"] + letters + ["<unk>"] * 40)[:40]
+    pieces = (["<blank>", "<s>", "</s>"] + ["\u4e2d", "\u6587", "\u8a9e", "\u2581the", "\u2581king", "let"] + letters + ["<unk>"] + [f"<spare{i}>" for i in range(40)])[:40]
     config = {
         "model": "SANM",
-        "model_conf": {"ctc_weight": 0.0, "lsm_weight": 0.1, "length_normalized_loss": True, "sos": 1, "eos": 2},
+        "model_conf": {"ctc_weight": sizes.get("ctc_weight", 0.0), "lsm_weight": 0.1, "length_normalized_loss": True, "sos": 1, "eos": 2},
         "encoder": "SANMEncoder",
         "encoder_conf": {
             "output_size": sizes["width"], "attention_heads": sizes["heads"], "linear_units": sizes["feed_forward"],
@@ -100,9 +103,25 @@ def make_model(sizes: dict) -> tuple[SANM, dict, numpy.ndarray]:
         input_size=inputs, vocab_size=len(pieces), **config["model_conf"],
     ).eval()
     randomize(model)
+    # So that whole recordings end before the limit, some of them.
+    model.decoder.output_layer.bias.data[model.eos] += sizes.get("end_bias", 0.0)
     # The log energies of a band lie around 12 and spread by about 3.
     cmvn = numpy.stack([-12 + numpy.random.default_rng(sizes["seed"]).normal(size=inputs), 0.3 + 0.1 * numpy.arange(inputs) / inputs])
     return model, config, cmvn.astype(numpy.float32)
+
+
+def make_paraformer(sizes: dict) -> tuple[Paraformer, dict, numpy.ndarray]:
+    """The same encoder with the decoder that takes what a CIF predictor makes of it."""
+    _, config, cmvn = make_model(sizes)
+    config |= {
+        "model": "Paraformer", "decoder": "ParaformerSANMDecoder", "predictor": "CifPredictorV2",
+        "predictor_conf": {"idim": sizes["width"], "threshold": 1.0, "l_order": 1, "r_order": 1},
+    }
+    config["decoder_conf"] |= {"sanm_shfit": 0}
+    parts = ("encoder", "encoder_conf", "decoder", "decoder_conf", "predictor", "predictor_conf")
+    inputs = sizes["mels"] * sizes["stacked"]
+    model = Paraformer(input_size=inputs, vocab_size=len(config["pieces"]), **{part: config[part] for part in parts}, **config["model_conf"])
+    return model.eval(), config, cmvn
 
 
 @torch.no_grad()
@@ -121,13 +140,18 @@ def randomize(model: SANM) -> None:
 
 
 def save_model(folder: Path, model: SANM, config: dict, cmvn: numpy.ndarray) -> None:
-    """The four files of a FunASR model."""
+    """The four files of a FunASR model, and the one that tells FunASR's loader their names."""
     folder.mkdir(parents=True, exist_ok=True)
     config = dict(config)
     pieces = config.pop("pieces")
     torch.save({"state_dict": model.state_dict()}, folder / "model.pt")
     (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     (folder / "tokens.json").write_text(json.dumps(pieces, ensure_ascii=False), encoding="utf-8")
+    files = {
+        "init_param": "model.pt", "config": "config.yaml", "tokenizer_conf": {"token_list": "tokens.json"},
+        "frontend_conf": {"cmvn_file": "am.mvn"},
+    }
+    (folder / "configuration.json").write_text(json.dumps({"model": {"type": "funasr"}, "file_path_metas": files}, indent=1), encoding="utf-8")
     count = cmvn.shape[1]
     shift, scale = (" ".join(f"{value:.9g}" for value in row) for row in cmvn)
     (folder / "am.mvn").write_text(
