@@ -77,6 +77,12 @@ fn overview(model: &Model<'_>, length: usize, out: &mut impl Write) -> io::Resul
             stack.activation,
             stack.positions
         )?;
+        if let Some(memory) = stack.memory {
+            writeln!(out, "  memory of {} frames, {} of them ahead", memory.kernel, memory.look_ahead)?;
+        }
+        if let Some(chunk) = stack.chunk {
+            writeln!(out, "  chunks of {} frames, which see {} chunks before them", chunk.frames, chunk.left)?;
+        }
     }
     let front = match config.frontend.kind {
         FrontendKind::Waveform => format!("{} convolutions in front", config.frontend.convolutions),
