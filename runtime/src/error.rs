@@ -42,6 +42,9 @@ pub enum Error {
     /// The model's encoder sees whole utterances.
     #[error("the model's encoder sees whole utterances: only one with chunks can encode audio as it arrives")]
     NoChunks,
+    /// Features were asked of a model that reckons none.
+    #[error("the model's frontend is no filter bank: it has no features to give")]
+    NoFilterBank,
     /// The values pushed are no whole number of frames.
     #[error("{values} values are no whole number of frames of {inputs}")]
     PartialFrame {

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! samples -> Segmenter -> frontend -> encoder -> cross-attention caches -> search over the decoder -> alignment -> Transcript
-//!            (voice       (convo-                                          (greedy or beam,            (times of
-//!             activity)    lutions)                                         one token a step)           words)
+//!            (voice       (convolutions                                    (greedy or beam,            (times of
+//!             activity)    or filter bank)                                  one token a step)           words)
 //! ```
 //!
 //! [`Transcriber`] recognises one utterance; [`Recognizer`] cuts a stream into utterances and recognises each. Both
@@ -25,6 +25,7 @@ mod residual;
 mod voice_activity;
 mod segmenter;
 mod frontend;
+mod filter_bank;
 mod angles;
 mod rotary;
 mod sinusoids;
@@ -47,6 +48,7 @@ mod recognizer;
 pub use cutter::{Cutter, quantize_sample};
 pub use encoder_stream::{EncoderStream, encoder_stream_memory, list_encoder_stream_buffers};
 pub use error::Error;
+pub use filter_bank::{FeatureStream, feature_stream_memory};
 pub use partial::PartialConfig;
 pub use recognizer::{Event, Partial, Recognizer, Utterance, memory_required};
 pub use region::Buffer;

@@ -2,11 +2,13 @@
 
 use crate::SAMPLE_RATE;
 use crate::error::Error;
+use crate::filter_bank;
 use crate::project::result_rows;
 use crate::residual::largest_rank;
 use crate::sinusoids;
 use kinglet_model_format::{
-    Activation, ActivationBits, ChunkConfig, Convolution, FrontendKind, LayerKind, Matrix, Model,
+    Activation, ActivationBits, ChunkConfig, Convolution, FilterBankConfig, FrontendKind, LayerKind, Matrix,
+    Model,
 };
 
 /// Frames that one step of the frontend makes.
@@ -68,6 +70,8 @@ pub(crate) struct Sizes {
     pub(crate) column_capacity: usize,
     /// Values a frame of the encoder's input.
     pub(crate) encoder_source: usize,
+    /// Sizes of the frontend, where it is a filter bank.
+    pub(crate) filter_bank: Option<FilterBankConfig>,
     pub(crate) encoder_width: usize,
     /// Blocks whose keys and values are kept at the same time.
     pub(crate) encoder_caches: usize,
@@ -134,13 +138,7 @@ impl Sizes {
             return Err(Error::Limit { name: "beam", least: 1, most: MAX_BEAM as u32 });
         }
         let samples = (limits.utterance_seconds * SAMPLE_RATE as f32) as usize;
-        let mut frames = samples;
-        for convolution in model.convolutions() {
-            frames = output_frames(&convolution, frames);
-        }
-        if let FrontendKind::FilterBank(bank) = config.frontend.kind {
-            frames = samples / bank.row_samples();
-        }
+        let frames = encoder_frames(model, samples);
         if frames == 0 {
             return Err(Error::Unsupported("a frontend that sees more than the longest utterance"));
         }
@@ -153,6 +151,7 @@ impl Sizes {
             beam: limits.beam,
             column_capacity: (tokens * limits.beam).next_multiple_of(16),
             encoder_source: model.encoder_inputs(),
+            filter_bank: model.filter_bank().map(|bank| bank.config),
             encoder_width: config.encoder.width,
             encoder_caches: 1,
             chunk_frames: config.encoder.chunk.map_or(0, |chunk| chunk.frames),
@@ -284,6 +283,16 @@ impl Sizes {
             frames = input_frames(&convolution, frames);
         }
         self.step_samples = frames;
+    }
+}
+
+/// Encoder frames of `samples` samples; none where the frontend sees more than there are.
+fn encoder_frames(model: &Model<'_>, samples: usize) -> usize {
+    match model.config().frontend.kind {
+        FrontendKind::FilterBank(bank) => filter_bank::rows(&bank, samples),
+        FrontendKind::Waveform => {
+            model.convolutions().fold(samples, |frames, convolution| output_frames(&convolution, frames))
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::ctc::{self, CtcBuffers, Hypotheses, HypothesisBuffers};
 use crate::decoder::{self, CrossBuffers, Decoder, DecoderBuffers};
 use crate::encoder::{self, EncoderBuffers, RotaryTables};
 use crate::error::Error;
+use crate::filter_bank::{self, FilterBankBuffers};
 use crate::frontend::{self, FrontendBuffers};
 use crate::region::{Buffer, Region, buffers, bytes_of};
 use crate::rotary;
@@ -21,7 +22,7 @@ use crate::sizes::{Decoding, Limits, Sizes, max_tokens};
 use crate::transcript::{self, Transcript, TranscriptBuffers, begins_word};
 use crate::{SAMPLE_RATE, project::prefix_mut};
 use kinglet_kernels::Kernels;
-use kinglet_model_format::{Model, Vocabulary};
+use kinglet_model_format::{FrontendKind, Model, Vocabulary};
 
 buffers! {
     /// Angles of rotary positions, `[positions, rotary width / 2]`.
@@ -61,6 +62,7 @@ pub struct Transcriber<'m, 'r> {
     tables: TableBuffers<'r>,
     result: TranscriptBuffers<'r>,
     hypotheses: Hypotheses<'r>,
+    filter_bank: FilterBankBuffers<'r>,
     shared: &'r mut [u8],
     phase: &'r mut [u8],
 }
@@ -71,15 +73,13 @@ pub struct Transcriber<'m, 'r> {
 /// When a limit is out of range, or this version cannot run the model.
 pub fn transcriber_memory(model: &Model<'_>, limits: &Limits) -> Result<usize, Error> {
     let sizes = Sizes::of(model, limits)?;
-    if model.filter_bank().is_some() {
-        return Err(Error::Unsupported("a filter bank"));
-    }
     // The region itself may begin anywhere.
     let slack = crate::region::ALIGNMENT;
     let parts = [
         TableBuffers::bytes(&sizes),
         TranscriptBuffers::bytes(&sizes),
         HypothesisBuffers::bytes(&sizes),
+        FilterBankBuffers::bytes(&sizes.filter_bank),
         shared_bytes(&sizes),
     ];
     let total = parts.into_iter().fold(phase_bytes(&sizes), usize::saturating_add).saturating_add(slack);
@@ -97,6 +97,7 @@ pub fn list_buffers(model: &Model<'_>, limits: &Limits, each: &mut dyn FnMut(Buf
     TableBuffers::list(&sizes, each);
     TranscriptBuffers::list(&sizes, each);
     HypothesisBuffers::list(&sizes, each);
+    FilterBankBuffers::list(&sizes.filter_bank, each);
     FrontendBuffers::list(&sizes, each);
     EncoderBuffers::list(&sizes, each);
     CtcBuffers::list(&sizes, each);
@@ -139,13 +140,18 @@ impl<'m, 'r> Transcriber<'m, 'r> {
         let hypotheses =
             HypothesisBuffers::carve(region.take_bytes(HypothesisBuffers::bytes(&sizes))?, &sizes)?;
         let hypotheses = Hypotheses::new(hypotheses, &sizes);
+        let bank_bytes = FilterBankBuffers::bytes(&sizes.filter_bank);
+        let mut filter_bank = FilterBankBuffers::carve(region.take_bytes(bank_bytes)?, &sizes.filter_bank)?;
+        if let Some(bank) = model.filter_bank() {
+            filter_bank.fill_tables(&bank);
+        }
         let shared = region.take_bytes(shared_bytes(&sizes))?;
         let phase = region.take_bytes(phase_bytes(&sizes))?;
         let (encoder, decoder) = (model.config().encoder, model.config().decoder);
         rotary::fill(encoder.rotary_base, encoder.rotary_width, tables.encoder_cosines, tables.encoder_sines);
         rotary::fill(decoder.rotary_base, decoder.rotary_width, tables.decoder_cosines, tables.decoder_sines);
         let decoding = limits.decoding;
-        Ok(Self { model, kernels, sizes, decoding, tables, result, hypotheses, shared, phase })
+        Ok(Self { model, kernels, sizes, decoding, tables, result, hypotheses, filter_bank, shared, phase })
     }
 
     /// Longest utterance, in samples.
@@ -220,7 +226,10 @@ impl<'m, 'r> Transcriber<'m, 'r> {
         let states = Region::new(self.shared).take::<f32>(sizes.frames * sizes.encoder_state())?;
         observer(Stage::Frontend);
         let buffers = FrontendBuffers::carve(self.phase, sizes)?;
-        let frames = frontend::run(kernels, model, samples, buffers, states)?;
+        let frames = match model.filter_bank() {
+            Some(bank) => filter_bank::run(&bank, &mut self.filter_bank, samples, states)?,
+            None => frontend::run(kernels, model, samples, buffers, states)?,
+        };
         observer(Stage::Encoder);
         let buffers = EncoderBuffers::carve(self.phase, sizes)?;
         let rotary = RotaryTables { cosines: self.tables.encoder_cosines, sines: self.tables.encoder_sines };
@@ -343,5 +352,8 @@ fn store_result(
 
 /// Samples from one encoder frame to the next.
 fn frame_samples(model: &Model<'_>) -> usize {
+    if let FrontendKind::FilterBank(bank) = model.config().frontend.kind {
+        return bank.row_samples();
+    }
     model.convolutions().fold(1, |samples, convolution| samples.saturating_mul(convolution.stride))
 }
