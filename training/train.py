@@ -203,18 +203,19 @@ def make_student(config: dict, path: Path) -> Student:
     return student
 
 
-def plot(log: list[dict], path: Path) -> None:
+def plot(log: list[dict], path: Path, keys: dict[str, str] | None = None, name: str = "divergence from the float model, nats a token") -> None:
+    """Each of `keys` against the step; what was measured on clips kept aside has dots."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(7, 4))
-    for key, style in (("divergence", {"alpha": 0.4}), ("aside", {"marker": "o"})):
+    for key, label in (keys or {"divergence": "training", "aside": "kept aside"}).items():
         points = [(line["step"], line[key]) for line in log if key in line]
         if points:
-            axes.plot(*zip(*points), label="training" if key == "divergence" else "kept aside", **style)
-    axes.set(xlabel="step", ylabel="divergence from the float model, nats a token", ylim=(0, None))
+            axes.plot(*zip(*points), label=label, **({"marker": "o"} if key == "aside" else {"alpha": 0.4}))
+    axes.set(xlabel="step", ylabel=name, ylim=(0, None))
     axes.legend()
     figure.savefig(path, dpi=100, bbox_inches="tight")
     pyplot.close(figure)
