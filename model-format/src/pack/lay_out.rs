@@ -240,16 +240,16 @@ fn grid_step(row: &[f32]) -> Option<f32> {
     let least = largest / 512.0;
     let gaps = magnitudes.windows(2).map(|pair| pair[1] - pair[0]).filter(|gap| *gap > least);
     let gap = gaps.fold(f32::INFINITY, f32::min);
-    let count = (largest / gap).round();
-    if !(1.0..=128.0).contains(&count) {
-        return None;
-    }
-    let step = largest / count;
-    let on_grid = |value: &f32| {
-        let multiple = value / step;
-        (multiple - multiple.round()).abs() < 1e-3 && multiple.round() <= 127.0
-    };
-    row.iter().all(on_grid).then_some(step)
+    // The smallest gap is one step in a row that is full; where pruning left few values it may be any number of steps.
+    let counts = (1u8..=128).map(|steps| (largest / gap * f32::from(steps)).round());
+    counts.take_while(|count| (1.0..=128.0).contains(count)).find_map(|count| {
+        let step = largest / count;
+        let on_grid = |value: &f32| {
+            let multiple = value / step;
+            (multiple - multiple.round()).abs() < 1e-3 && multiple.round() <= 127.0
+        };
+        row.iter().all(on_grid).then_some(step)
+    })
 }
 
 pub(super) fn stored(
@@ -305,6 +305,47 @@ mod tests {
                 assert_eq!(tensor.report.relative_error, 0.0);
                 assert_eq!(int4_values(&tensor), rows);
             }
+        }
+    }
+
+    #[test]
+    fn few_values_on_a_grid_are_kept_too() {
+        for quantized in [[0i8, 3, -5, 0], [0, 0, 0, 7], [-128, 0, 0, 99], [45, 60, -75, 120]] {
+            let row = quantized.map(|value| f32::from(value) * 0.0123);
+            assert_eq!(store_int8("w", &row, 1, row.len()).report.relative_error, 0.0, "{quantized:?}");
+        }
+    }
+
+    /// Weights as training leaves them, pruned in blocks, with any half-precision steps, the largest value of a group often
+    /// not used.
+    #[test]
+    fn int4_keeps_any_grid_of_half_precision_steps() {
+        let mut state = 1u32;
+        let mut random = |below: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % below
+        };
+        let (outputs, inputs) = (33, 100);
+        for group in [None, Some(32), Some(16)] {
+            let length = group.unwrap_or(inputs);
+            let mut rows = Vec::new();
+            for _ in 0..outputs {
+                let mut row = vec![0.0; inputs];
+                for values in row.chunks_mut(length) {
+                    let step = half::f16::from_f32(0.002 + random(10_000) as f32 * 1.7e-6).to_f32();
+                    let reach = 1 + random(7) as i32;
+                    let least = if reach == 7 { -8 } else { -reach };
+                    for block in values.chunks_mut(4) {
+                        if random(2) == 0 {
+                            let count = (reach - least + 1) as u32;
+                            block.fill_with(|| (random(count) as i32 + least) as f32 * step);
+                        }
+                    }
+                }
+                rows.extend(row);
+            }
+            let tensor = store_int4("w", &rows, outputs, inputs, group);
+            assert_eq!((int4_values(&tensor), tensor.report.relative_error), (rows, 0.0), "{group:?}");
         }
     }
 
