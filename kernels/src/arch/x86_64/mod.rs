@@ -91,6 +91,9 @@ pub(crate) fn dispatch_matmul_sparse_int4<'a>(kernels: Kernels, matmul: Matmul<'
 /// The number of a column of blocks, as an index stores it.
 trait ColumnId: Copy {
     fn place(self) -> usize;
+
+    /// Four at a time, which is one load: loads are what sparse products wait for.
+    fn places(four: &[Self; 4]) -> [usize; 4];
 }
 
 impl ColumnId for u8 {
@@ -98,11 +101,22 @@ impl ColumnId for u8 {
     fn place(self) -> usize {
         self.into()
     }
+
+    #[inline(always)]
+    fn places(four: &[u8; 4]) -> [usize; 4] {
+        let word = u32::from_le_bytes(*four);
+        [0, 8, 16, 24].map(|shift| (word >> shift) as usize & 0xff)
+    }
 }
 
 impl ColumnId for u16 {
     #[inline(always)]
     fn place(self) -> usize {
         self.into()
+    }
+
+    #[inline(always)]
+    fn places(four: &[u16; 4]) -> [usize; 4] {
+        four.map(usize::from)
     }
 }

@@ -119,12 +119,12 @@ trait Shape {
     /// Blocks in a register.
     const BLOCKS: usize = 64 / (Self::OUTPUTS * Self::QUADS * 4);
 
-    /// Of the inputs of one row, those that meet a register of weights, for blocks in `columns`. Of the four places of a
-    /// register, `count` are used.
+    /// Of the inputs of one row, those that meet a register of weights: of the first `count` of `columns`, and anything for
+    /// further blocks.
     ///
     /// # Safety
-    /// The row must have these columns, and `columns` `count` elements: 1 where a register holds one block.
-    unsafe fn inputs<I: ColumnId>(row: *const u8, columns: *const I, count: usize) -> __m512i;
+    /// The row must have these columns.
+    unsafe fn inputs(row: *const u8, columns: [usize; 4], count: usize) -> __m512i;
 
     /// The sums of outputs from `sums` that [`VPDPBUSD`](_mm512_dpbusd_epi32) made of registers of weights.
     ///
@@ -149,9 +149,9 @@ impl Shape for Blocks16x4 {
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn inputs<I: ColumnId>(row: *const u8, columns: *const I, _: usize) -> __m512i {
+    unsafe fn inputs(row: *const u8, columns: [usize; 4], _: usize) -> __m512i {
         // SAFETY: the caller's promise.
-        unsafe { _mm512_set1_epi32(row.add((*columns).place() * 4).cast::<i32>().read_unaligned()) }
+        unsafe { _mm512_set1_epi32(row.add(columns[0] * 4).cast::<i32>().read_unaligned()) }
     }
 
     #[inline]
@@ -174,9 +174,9 @@ impl Shape for Blocks4x16 {
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn inputs<I: ColumnId>(row: *const u8, columns: *const I, _: usize) -> __m512i {
+    unsafe fn inputs(row: *const u8, columns: [usize; 4], _: usize) -> __m512i {
         // SAFETY: the caller's promise.
-        unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(row.add((*columns).place() * 16).cast())) }
+        unsafe { _mm512_broadcast_i32x4(_mm_loadu_si128(row.add(columns[0] * 16).cast())) }
     }
 
     /// Each quarter holds four parts of one sum.
@@ -203,10 +203,10 @@ impl Shape for Blocks4x4 {
 
     #[inline]
     #[target_feature(enable = "avx512f")]
-    unsafe fn inputs<I: ColumnId>(row: *const u8, columns: *const I, count: usize) -> __m512i {
+    unsafe fn inputs(row: *const u8, columns: [usize; 4], count: usize) -> __m512i {
         // SAFETY: the caller's promise.
         let quad = |index: usize| unsafe {
-            _mm_set1_epi32(row.add((*columns.add(index)).place() * 4).cast::<i32>().read_unaligned())
+            _mm_set1_epi32(row.add(columns[index] * 4).cast::<i32>().read_unaligned())
         };
         let mut inputs = _mm512_castsi128_si512(quad(0));
         if count > 1 {

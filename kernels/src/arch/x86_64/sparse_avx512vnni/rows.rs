@@ -14,41 +14,70 @@ pub(super) unsafe fn multiply<W: Weights, S: Shape>(product: &Product<'_>, weigh
     if first == product.rows {
         return;
     }
-    for block_row in weights.index().rows() {
-        // SAFETY: the columns are those of the row of blocks.
-        unsafe {
-            match block_row.columns {
-                BlockColumns::Bytes(columns) => all::<W, S, _>(product, &weights, &block_row, columns, first),
-                BlockColumns::Words(columns) => all::<W, S, _>(product, &weights, &block_row, columns, first),
-            }
+    // SAFETY: the columns are those of the weights.
+    unsafe {
+        match weights.index().columns() {
+            BlockColumns::Bytes(columns) => all::<W, S, _>(product, &weights, columns, first),
+            BlockColumns::Words(columns) => all::<W, S, _>(product, &weights, columns, first),
         }
     }
 }
 
 /// # Safety
-/// As above, and `columns` must be those of the row of blocks.
+/// As above, and `columns` must be those of the weights.
 #[inline]
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn all<W: Weights, S: Shape, I: ColumnId>(
     product: &Product<'_>,
     weights: &W,
-    block_row: &BlockRow<'_>,
     columns: &[I],
+    first: usize,
+) {
+    let mut rest = columns;
+    let mut place = weights.block::<S>(0);
+    // A single row of blocks takes little longer than what stands around it, so this walks by itself and not through
+    // `BlockIndex::rows`.
+    for (index, &count) in weights.index().counts().iter().enumerate() {
+        let (columns, later) = rest.split_at(count.into());
+        let blocks = Blocks { first_output: index * S::OUTPUTS, place, columns };
+        // SAFETY: the caller's promise; these are the blocks of a row.
+        unsafe { every_row::<W, S, I>(product, weights, &blocks, first) }
+        place = place.wrapping_add(columns.len() * (W::BYTES / S::BLOCKS));
+        rest = later;
+    }
+}
+
+/// A row of blocks.
+struct Blocks<'a, I> {
+    first_output: usize,
+    /// The first block.
+    place: *const u8,
+    columns: &'a [I],
+}
+
+/// # Safety
+/// As above, and `blocks` must be a row of blocks of the weights.
+#[inline]
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")]
+unsafe fn every_row<W: Weights, S: Shape, I: ColumnId>(
+    product: &Product<'_>,
+    weights: &W,
+    blocks: &Blocks<'_, I>,
     first: usize,
 ) {
     let mut row = first;
     // SAFETY: the caller's promise; each tile ends at or before the last row.
     unsafe {
         while product.rows - row >= 4 {
-            tile::<W, S, I, 4, 2>(product, weights, block_row, columns, row);
+            tile::<W, S, I, 4, 2>(product, weights, blocks, row);
             row += 4;
         }
         if product.rows - row >= 2 {
-            tile::<W, S, I, 2, 2>(product, weights, block_row, columns, row);
+            tile::<W, S, I, 2, 2>(product, weights, blocks, row);
             row += 2;
         }
         if product.rows - row == 1 {
-            tile::<W, S, I, 1, 4>(product, weights, block_row, columns, row);
+            tile::<W, S, I, 1, 4>(product, weights, blocks, row);
         }
     }
 }
@@ -62,11 +91,9 @@ unsafe fn all<W: Weights, S: Shape, I: ColumnId>(
 unsafe fn tile<W: Weights, S: Shape, I: ColumnId, const ROWS: usize, const CHAINS: usize>(
     product: &Product<'_>,
     weights: &W,
-    block_row: &BlockRow<'_>,
-    columns: &[I],
+    &Blocks { first_output, mut place, columns }: &Blocks<'_, I>,
     row: usize,
 ) {
-    let first_output = block_row.first_output;
     let (groups, group_inputs) = weights.groups();
     let mut totals = [_mm512_setzero_ps(); ROWS];
     let mut scale = _mm512_setzero_ps();
@@ -81,19 +108,31 @@ unsafe fn tile<W: Weights, S: Shape, I: ColumnId, const ROWS: usize, const CHAIN
                 let columns = (group + 1) * (group_inputs / 4 / S::QUADS);
                 rest.iter().position(|id| id.place() >= columns).unwrap_or(rest.len())
             };
-            let place = weights.block::<S>(block_row.first_block + start);
             let sums = sums::<W, S, I, ROWS, CHAINS>(product, place, &rest[..count], row);
             scale = weights.scales::<S>(first_output, group);
             for index in 0..ROWS {
                 totals[index] = add_group::<W>(totals[index], sums[index], scale);
             }
             start += count;
+            place = place.wrapping_add(count * (W::BYTES / S::BLOCKS));
         }
         let (bias, exists) = product.bias::<S>(first_output);
         for (index, total) in totals.into_iter().enumerate() {
             let row_scale = _mm512_set1_ps(*product.row_scales.add(row + index));
             let out = product.out.add((row + index) * product.out_stride + first_output);
             _mm512_mask_storeu_ps(out, exists, finish::<W>(total, row_scale, scale, bias));
+        }
+    }
+}
+
+/// Four blocks, which are four registers or one.
+#[inline(always)]
+fn add_four<S: Shape>(add: &mut impl FnMut(usize, [usize; 4], usize), chain: usize, columns: [usize; 4]) {
+    if S::BLOCKS == 4 {
+        add(chain, columns, 4);
+    } else {
+        for (index, column) in columns.into_iter().enumerate() {
+            add(index, [column; 4], 1);
         }
     }
 }
@@ -113,33 +152,39 @@ unsafe fn sums<W: Weights, S: Shape, I: ColumnId, const ROWS: usize, const CHAIN
     let offset = _mm512_set1_epi8(-128);
     let mut chains = [[_mm512_setzero_si512(); CHAINS]; ROWS];
     let mut offsets = [_mm512_setzero_si512(); CHAINS];
-    let (registers, rest) = (columns.len() / S::BLOCKS, columns.len() % S::BLOCKS);
-    let (mut place, mut id) = (place, columns.as_ptr());
+    let mut place = place;
     // SAFETY: blocks and columns are as many as `columns`; the rows exist and have these columns.
     unsafe {
         let values = product.values.add(row * product.inputs);
-        let mut add = |chain: usize, count: usize| {
+        // The `count` blocks in `columns`, at most those of a register.
+        let mut add = |chain: usize, columns: [usize; 4], count: usize| {
+            let chain = chain % CHAINS;
             let weights = W::register::<S>(place, count);
             offsets[chain] = _mm512_dpbusd_epi32(offsets[chain], offset, weights);
             for (index, chains) in chains.iter_mut().enumerate() {
-                let inputs = S::inputs(values.add(index * product.inputs), id, count);
+                let inputs = S::inputs(values.add(index * product.inputs), columns, count);
                 chains[chain] = _mm512_dpbusd_epi32(chains[chain], inputs, weights);
             }
             place = place.wrapping_add(W::BYTES);
-            id = id.wrapping_add(S::BLOCKS);
         };
-        for _ in 0..registers / CHAINS {
-            for chain in 0..CHAINS {
-                add(chain, S::BLOCKS);
+        let (eights, rest) = columns.as_chunks::<8>();
+        for eight in eights {
+            let fours = eight.as_chunks::<4>().0;
+            for (chain, four) in fours.iter().enumerate() {
+                add_four::<S>(&mut add, chain, I::places(four));
             }
         }
-        for chain in 0..CHAINS - 1 {
-            if chain < registers % CHAINS {
-                add(chain, S::BLOCKS);
-            }
+        let (four, rest) = rest.as_chunks::<4>();
+        if let [four] = four {
+            add_four::<S>(&mut add, 0, I::places(four));
         }
-        if rest > 0 {
-            add(0, rest);
+        if S::BLOCKS == 1 {
+            for id in rest {
+                add(0, [id.place(); 4], 1);
+            }
+        } else if !rest.is_empty() {
+            let place = |index: usize| rest.get(index).map_or(0, |id| id.place());
+            add(0, [place(0), place(1), place(2), 0], rest.len());
         }
         let mut result = [_mm512_setzero_si512(); ROWS];
         let offset = join(offsets);
