@@ -94,23 +94,29 @@ impl<'a> Product<'a> {
         }
     }
 
-    /// The bias of a row of blocks, as [`Shape::spread`] has it, and which of its outputs exist.
+    /// Which outputs of the panel that begins with `first_output` exist.
+    #[inline(always)]
+    fn exists(&self, first_output: usize) -> __mmask16 {
+        u16::MAX >> (16 - OUTPUT_BLOCK.min(self.outputs - first_output))
+    }
+
+    /// The bias of that panel.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512vl")]
-    fn bias<S: Shape>(&self, first_output: usize) -> (__m512, __mmask16) {
-        let exists = u16::MAX >> (16 - S::OUTPUTS.min(self.outputs - first_output));
-        let bias = match self.bias {
+    #[target_feature(enable = "avx512f")]
+    fn bias(&self, first_output: usize) -> __m512 {
+        match self.bias {
             // SAFETY: only the bias of outputs that exist is read.
-            Some(bias) => unsafe { S::spread(bias.as_ptr().add(first_output), exists) },
+            Some(bias) => unsafe {
+                _mm512_maskz_loadu_ps(self.exists(first_output), bias.as_ptr().add(first_output))
+            },
             None => _mm512_setzero_ps(),
-        };
-        (bias, exists)
+        }
     }
 }
 
 /// The shape of blocks.
 ///
-/// A register of sums of a row of blocks holds 16 outputs, or 4 outputs four times.
+/// The unit of all that is not a sum is a panel of 16 outputs: one row of blocks, or four.
 trait Shape {
     /// Outputs of a block.
     const OUTPUTS: usize;
@@ -118,6 +124,8 @@ trait Shape {
     const QUADS: usize;
     /// Blocks in a register.
     const BLOCKS: usize = 64 / (Self::OUTPUTS * Self::QUADS * 4);
+    /// Rows of blocks in a panel.
+    const ROWS: usize = OUTPUT_BLOCK / Self::OUTPUTS;
 
     /// Of the inputs of one row, those that meet a register of weights: of the first `count` of `columns`, and anything for
     /// further blocks.
@@ -126,17 +134,12 @@ trait Shape {
     /// The row must have these columns.
     unsafe fn inputs(row: *const u8, columns: [usize; 4], count: usize) -> __m512i;
 
-    /// The sums of outputs from `sums` that [`VPDPBUSD`](_mm512_dpbusd_epi32) made of registers of weights.
+    /// The sums of outputs from `sums` that [`VPDPBUSD`](_mm512_dpbusd_epi32) made of registers of weights: 16 outputs, or 4
+    /// four times.
     ///
     /// # Safety
     /// None beyond the instructions.
     unsafe fn outputs(sums: __m512i) -> __m512i;
-
-    /// Each output's value where its sum is, for the outputs in `exists`.
-    ///
-    /// # Safety
-    /// These must have a value at `values`.
-    unsafe fn spread(values: *const f32, exists: __mmask16) -> __m512;
 }
 
 struct Blocks16x4;
@@ -159,13 +162,6 @@ impl Shape for Blocks16x4 {
     unsafe fn outputs(sums: __m512i) -> __m512i {
         sums
     }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512vl")]
-    unsafe fn spread(values: *const f32, exists: __mmask16) -> __m512 {
-        // SAFETY: the caller's promise.
-        unsafe { _mm512_maskz_loadu_ps(exists, values) }
-    }
 }
 
 impl Shape for Blocks4x16 {
@@ -187,13 +183,6 @@ impl Shape for Blocks4x16 {
         let sums = _mm512_add_epi32(pairs, _mm512_shuffle_epi32::<0b01_00_11_10>(pairs));
         let order = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
         _mm512_permutexvar_epi32(order, sums)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512vl")]
-    unsafe fn spread(values: *const f32, exists: __mmask16) -> __m512 {
-        // SAFETY: the caller's promise.
-        unsafe { _mm512_broadcast_f32x4(_mm_maskz_loadu_ps(exists as u8, values)) }
     }
 }
 
@@ -228,13 +217,6 @@ impl Shape for Blocks4x4 {
         let pairs = _mm512_add_epi32(sums, _mm512_shuffle_i32x4::<0b10_11_00_01>(sums, sums));
         _mm512_add_epi32(pairs, _mm512_shuffle_i32x4::<0b01_00_11_10>(pairs, pairs))
     }
-
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512vl")]
-    unsafe fn spread(values: *const f32, exists: __mmask16) -> __m512 {
-        // SAFETY: the caller's promise.
-        unsafe { _mm512_broadcast_f32x4(_mm_maskz_loadu_ps(exists as u8, values)) }
-    }
 }
 
 /// Block-sparse weights, as int8 in registers.
@@ -258,11 +240,17 @@ trait Weights: Copy {
     /// These blocks must exist.
     unsafe fn register<S: Shape>(place: *const u8, count: usize) -> __m512i;
 
-    /// The scales of a row of blocks, as [`Shape::spread`] has them.
+    /// The scales of a panel in one group of inputs.
     ///
     /// # Safety
-    /// Output and group must exist.
-    unsafe fn scales<S: Shape>(&self, first_output: usize, group: usize) -> __m512;
+    /// Panel and group must exist.
+    unsafe fn scales(&self, first_output: usize, group: usize) -> __m512;
+}
+
+/// The lanes of a panel that the `index`th of its rows of blocks fills.
+#[inline(always)]
+fn lanes<S: Shape>(index: usize) -> __mmask16 {
+    if S::ROWS == 1 { u16::MAX } else { 0xf << (4 * index) }
 }
 
 /// Which of the 16 lanes of a register `count` blocks fill.
@@ -295,9 +283,9 @@ impl Weights for SparseInt8Matrix<'_> {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn scales<S: Shape>(&self, first_output: usize, _: usize) -> __m512 {
+    unsafe fn scales(&self, first_output: usize, _: usize) -> __m512 {
         // SAFETY: scales are padded to 16 outputs.
-        unsafe { S::spread(SparseInt8Matrix::scales(self).as_ptr().add(first_output), u16::MAX) }
+        unsafe { _mm512_loadu_ps(SparseInt8Matrix::scales(self).as_ptr().add(first_output)) }
     }
 }
 
@@ -337,16 +325,12 @@ impl Weights for SparseInt4Matrix<'_> {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn scales<S: Shape>(&self, first_output: usize, group: usize) -> __m512 {
-        let (panel, lane) = (first_output / OUTPUT_BLOCK, first_output % OUTPUT_BLOCK);
-        let place = (panel * SparseInt4Matrix::groups(self) + group) * OUTPUT_BLOCK;
-        let mut scales = [0.0; OUTPUT_BLOCK];
-        // SAFETY: each group of 16 outputs has 16 scales, and `scales` has room for 16; a row of 4 outputs begins at most
-        // at the twelfth.
+    unsafe fn scales(&self, first_output: usize, group: usize) -> __m512 {
+        let place = first_output * SparseInt4Matrix::groups(self) + group * OUTPUT_BLOCK;
+        // SAFETY: each group of 16 outputs has 16 scales.
         unsafe {
-            let given = SparseInt4Matrix::scales(self).as_ptr().add(place).cast();
-            _mm512_storeu_ps(scales.as_mut_ptr(), _mm512_cvtph_ps(_mm256_loadu_si256(given)));
-            S::spread(scales.as_ptr().add(lane), u16::MAX)
+            let scales = SparseInt4Matrix::scales(self).as_ptr().add(place);
+            _mm512_cvtph_ps(_mm256_loadu_si256(scales.cast()))
         }
     }
 }

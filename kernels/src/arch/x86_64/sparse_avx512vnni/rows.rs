@@ -35,54 +35,58 @@ unsafe fn all<W: Weights, S: Shape, I: ColumnId>(
 ) {
     let mut rest = columns;
     let mut place = weights.block::<S>(0);
-    // A single row of blocks takes little longer than what stands around it, so this walks by itself and not through
+    // A single row takes little longer than what stands around it, so this walks by itself and not through
     // `BlockIndex::rows`.
-    for (index, &count) in weights.index().counts().iter().enumerate() {
-        let (columns, later) = rest.split_at(count.into());
-        let blocks = Blocks { first_output: index * S::OUTPUTS, place, columns };
-        // SAFETY: the caller's promise; these are the blocks of a row.
-        unsafe { every_row::<W, S, I>(product, weights, &blocks, first) }
-        place = place.wrapping_add(columns.len() * (W::BYTES / S::BLOCKS));
-        rest = later;
+    for (panel, counts) in weights.index().counts().chunks(S::ROWS).enumerate() {
+        let mut block_rows = [const { Blocks { place: core::ptr::null(), columns: &[] } }; 4];
+        for (blocks, &count) in block_rows.iter_mut().zip(counts) {
+            let (columns, later) = rest.split_at(count.into());
+            *blocks = Blocks { place, columns };
+            place = place.wrapping_add(columns.len() * (W::BYTES / S::BLOCKS));
+            rest = later;
+        }
+        // SAFETY: the caller's promise; these are the blocks of the panel.
+        unsafe { every_row::<W, S, I>(product, weights, panel * OUTPUT_BLOCK, &block_rows, first) }
     }
 }
 
 /// A row of blocks.
+#[derive(Clone, Copy)]
 struct Blocks<'a, I> {
-    first_output: usize,
     /// The first block.
     place: *const u8,
     columns: &'a [I],
 }
 
 /// # Safety
-/// As above, and `blocks` must be a row of blocks of the weights.
+/// As above, and `block_rows` must be those of the panel that begins with `first_output`.
 #[inline]
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn every_row<W: Weights, S: Shape, I: ColumnId>(
     product: &Product<'_>,
     weights: &W,
-    blocks: &Blocks<'_, I>,
+    first_output: usize,
+    block_rows: &[Blocks<'_, I>; 4],
     first: usize,
 ) {
     let mut row = first;
     // SAFETY: the caller's promise; each tile ends at or before the last row.
     unsafe {
         while product.rows - row >= 4 {
-            tile::<W, S, I, 4, 2>(product, weights, blocks, row);
+            tile::<W, S, I, 4, 2>(product, weights, first_output, block_rows, row);
             row += 4;
         }
         if product.rows - row >= 2 {
-            tile::<W, S, I, 2, 2>(product, weights, blocks, row);
+            tile::<W, S, I, 2, 2>(product, weights, first_output, block_rows, row);
             row += 2;
         }
         if product.rows - row == 1 {
-            tile::<W, S, I, 1, 4>(product, weights, blocks, row);
+            tile::<W, S, I, 1, 4>(product, weights, first_output, block_rows, row);
         }
     }
 }
 
-/// `ROWS` rows of one row of blocks, `CHAINS` registers of weights at a time so that no sum waits for itself.
+/// `ROWS` rows of one panel, `CHAINS` registers of weights at a time so that no sum waits for itself.
 ///
 /// # Safety
 /// As above, and the rows from `row` on must exist.
@@ -91,36 +95,45 @@ unsafe fn every_row<W: Weights, S: Shape, I: ColumnId>(
 unsafe fn tile<W: Weights, S: Shape, I: ColumnId, const ROWS: usize, const CHAINS: usize>(
     product: &Product<'_>,
     weights: &W,
-    &Blocks { first_output, mut place, columns }: &Blocks<'_, I>,
+    first_output: usize,
+    block_rows: &[Blocks<'_, I>; 4],
     row: usize,
 ) {
     let (groups, group_inputs) = weights.groups();
-    let mut totals = [_mm512_setzero_ps(); ROWS];
-    let mut scale = _mm512_setzero_ps();
-    let mut start = 0;
-    // SAFETY: the blocks of a group are some of the row's; the outputs and the groups exist, and so do the rows.
+    let mut panel = [_mm512_setzero_ps(); ROWS];
+    // SAFETY: the blocks of a group are some of those of its row of blocks; the outputs and the groups exist, and so do the
+    // rows.
     unsafe {
-        for group in 0..groups {
-            let rest = &columns[start..];
-            let count = if group + 1 == groups {
-                rest.len()
-            } else {
-                let columns = (group + 1) * (group_inputs / 4 / S::QUADS);
-                rest.iter().position(|id| id.place() >= columns).unwrap_or(rest.len())
-            };
-            let sums = sums::<W, S, I, ROWS, CHAINS>(product, place, &rest[..count], row);
-            scale = weights.scales::<S>(first_output, group);
-            for index in 0..ROWS {
-                totals[index] = add_group::<W>(totals[index], sums[index], scale);
+        for (index, &Blocks { mut place, columns }) in block_rows.iter().enumerate().take(S::ROWS) {
+            let mut totals = [_mm512_setzero_ps(); ROWS];
+            let mut rest = columns;
+            for group in 0..groups {
+                let count = if group + 1 == groups {
+                    rest.len()
+                } else {
+                    let end = (group + 1) * (group_inputs / 4 / S::QUADS);
+                    rest.iter().position(|id| id.place() >= end).unwrap_or(rest.len())
+                };
+                let (columns, later) = rest.split_at(count);
+                let sums = sums::<W, S, I, ROWS, CHAINS>(product, place, columns, row);
+                let scales = weights.scales(first_output, group);
+                for (total, sum) in totals.iter_mut().zip(sums) {
+                    *total = add_group::<W>(*total, sum, scales);
+                }
+                place = place.wrapping_add(count * (W::BYTES / S::BLOCKS));
+                rest = later;
             }
-            start += count;
-            place = place.wrapping_add(count * (W::BYTES / S::BLOCKS));
+            let lanes = lanes::<S>(index);
+            for (panel, total) in panel.iter_mut().zip(totals) {
+                *panel = _mm512_mask_mov_ps(*panel, lanes, total);
+            }
         }
-        let (bias, exists) = product.bias::<S>(first_output);
-        for (index, total) in totals.into_iter().enumerate() {
+        let (bias, exists) = (product.bias(first_output), product.exists(first_output));
+        let scales = weights.scales(first_output, 0);
+        for (index, total) in panel.into_iter().enumerate() {
             let row_scale = _mm512_set1_ps(*product.row_scales.add(row + index));
             let out = product.out.add((row + index) * product.out_stride + first_output);
-            _mm512_mask_storeu_ps(out, exists, finish::<W>(total, row_scale, scale, bias));
+            _mm512_mask_storeu_ps(out, exists, finish::<W>(total, row_scale, scales, bias));
         }
     }
 }

@@ -10,8 +10,8 @@ use super::*;
 
 /// Most inputs of a tile of 16 rows; of a tile of 32, half as many. Both fit the first cache.
 const MOST_INPUTS: usize = 2048;
-/// Rows of blocks whose sums wait for each other: then a line of the result is written at one time. Where rows of the result
-/// are a power of two apart, 32 lines would otherwise drive each other from the cache before they are full.
+/// Panels whose results wait for each other: then rows are written in long pieces. Where rows of the result are a power of
+/// two apart, a line of each row would otherwise drive those of the others from the cache before they are full.
 const WAITING: usize = 4;
 
 /// A register for each group of 4 inputs; clearing them would take as long as a sparse product.
@@ -23,11 +23,11 @@ struct Scratch {
     inputs: Registers,
     /// A row of blocks of int4 weights as int8.
     unpacked: Registers,
-    /// `[rows of blocks][16 rows, one or two][outputs][16 rows]`.
+    /// Sums of panels.
     sums: [Sums; WAITING],
 }
 
-/// `[16 rows, one or two][outputs][16 rows]`.
+/// `[16 rows, one or two][outputs][16 rows]`, in the end `[16 rows, one or two][rows][outputs]`.
 type Sums = [[__m512i; OUTPUT_BLOCK]; 2];
 
 /// All rows that fill tiles well; returns the first that is left.
@@ -81,24 +81,35 @@ unsafe fn tile<W: Weights, S: Shape, const VECTORS: usize>(
             transpose_rows::<VECTORS>(product, inputs, vector, row + 16 * vector, count);
         }
         let mut block_rows = weights.index().rows();
-        loop {
-            let mut waiting = [const { None }; WAITING];
-            for (place, sums) in waiting.iter_mut().zip(all_waiting.iter_mut()) {
-                let Some(block_row) = block_rows.next() else { break };
-                let offset = all_sums::<W, S, VECTORS>(weights, &block_row, inputs, unpacked, sums);
-                *place = Some((block_row, offset));
-            }
-            for vector in 0..VECTORS {
-                let count = count.saturating_sub(16 * vector).min(16);
-                for (waiting, sums) in waiting.iter().zip(all_waiting.iter()) {
-                    let Some((block_row, offset)) = waiting else { break };
-                    let scale = weights.scales::<S>(block_row.first_output, 0);
-                    let place = (row + 16 * vector, count, block_row.first_output);
-                    store::<W, S>(product, place, &sums[vector], *offset, scale);
+        for first_panel in (0..product.outputs.div_ceil(OUTPUT_BLOCK)).step_by(WAITING) {
+            let panels = WAITING.min(product.outputs.div_ceil(OUTPUT_BLOCK) - first_panel);
+            for (index, sums) in all_waiting.iter_mut().enumerate().take(panels) {
+                let mut offset = _mm512_setzero_si512();
+                for index in 0..S::ROWS {
+                    let Some(block_row) = block_rows.next() else { break };
+                    let sums = all_sums::<W, S, VECTORS>(weights, &block_row, inputs, unpacked, sums);
+                    offset = _mm512_mask_mov_epi32(offset, lanes::<S>(index), sums);
+                }
+                let first_output = (first_panel + index) * OUTPUT_BLOCK;
+                for (vector, sums) in sums.iter_mut().enumerate().take(VECTORS) {
+                    let count = count.saturating_sub(16 * vector).min(16);
+                    scale::<W>(product, weights, (row + 16 * vector, count, first_output), sums, offset);
                 }
             }
-            if waiting[WAITING - 1].is_none() {
-                return;
+            let first_output = first_panel * OUTPUT_BLOCK;
+            let whole = product.outputs - first_output >= WAITING * OUTPUT_BLOCK;
+            for index in 0..count {
+                let out = product.out.add((row + index) * product.out_stride + first_output);
+                for (panel, sums) in all_waiting.iter().enumerate() {
+                    let (out, results) =
+                        (out.wrapping_add(panel * OUTPUT_BLOCK), sums[index / 16][index % 16]);
+                    if whole {
+                        _mm512_storeu_epi32(out.cast(), results);
+                    } else if panel < panels {
+                        let exists = product.exists(first_output + panel * OUTPUT_BLOCK);
+                        _mm512_mask_storeu_epi32(out.cast(), exists, results);
+                    }
+                }
             }
         }
     }
@@ -153,10 +164,11 @@ unsafe fn all_sums<W: Weights, S: Shape, const VECTORS: usize>(
     // SAFETY: the blocks are those of the row; it has at most one for each group of 4 inputs.
     unsafe {
         let offset = offset::<W, S>(place, block_row.columns.len(), unpacked);
+        let first = block_row.first_output % OUTPUT_BLOCK;
         let blocks = if W::SCALED { unpacked.as_ptr().cast() } else { place.cast() };
         match block_row.columns {
-            BlockColumns::Bytes(columns) => passes::<S, _, VECTORS>(columns, blocks, inputs, sums),
-            BlockColumns::Words(columns) => passes::<S, _, VECTORS>(columns, blocks, inputs, sums),
+            BlockColumns::Bytes(columns) => passes::<S, _, VECTORS>(columns, blocks, inputs, sums, first),
+            BlockColumns::Words(columns) => passes::<S, _, VECTORS>(columns, blocks, inputs, sums, first),
         }
         offset
     }
@@ -193,7 +205,7 @@ unsafe fn offset<W: Weights, S: Shape>(place: *const u8, count: usize, unpacked:
     unsafe { S::outputs(_mm512_add_epi32(sums[0], sums[1])) }
 }
 
-/// All outputs, 8 or 4 at a time.
+/// All outputs, 8 or 4 at a time, the `place`th of their panel and on.
 ///
 /// # Safety
 /// There must be a block of int8 for each of the columns, and `inputs` hold these.
@@ -204,19 +216,20 @@ unsafe fn passes<S: Shape, I: ColumnId, const VECTORS: usize>(
     blocks: *const i32,
     inputs: &Registers,
     sums: &mut Sums,
+    place: usize,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
         if S::OUTPUTS == 16 {
-            pass::<S, I, VECTORS, 8>(columns, blocks, inputs, sums, 0);
-            pass::<S, I, VECTORS, 8>(columns, blocks, inputs, sums, 8);
+            pass::<S, I, VECTORS, 8>(columns, blocks, inputs, sums, (0, 0));
+            pass::<S, I, VECTORS, 8>(columns, blocks, inputs, sums, (8, 8));
         } else {
-            pass::<S, I, VECTORS, 4>(columns, blocks, inputs, sums, 0);
+            pass::<S, I, VECTORS, 4>(columns, blocks, inputs, sums, (0, place));
         }
     }
 }
 
-/// `OUTPUTS` outputs of each block from `first` on.
+/// `OUTPUTS` outputs of each block from `first` on, the `place`th of their panel and on.
 ///
 /// # Safety
 /// As above, and blocks must have these outputs.
@@ -226,17 +239,17 @@ unsafe fn pass<S: Shape, I: ColumnId, const VECTORS: usize, const OUTPUTS: usize
     blocks: *const i32,
     inputs: &Registers,
     sums: &mut Sums,
-    first: usize,
+    (first, place): (usize, usize),
 ) {
     let mut totals = [[_mm512_setzero_si512(); VECTORS]; OUTPUTS];
     let mut weights = blocks.wrapping_add(first * S::QUADS);
     for id in columns {
-        let place = inputs.as_ptr().cast::<__m512i>().wrapping_add(id.place() * S::QUADS * VECTORS);
+        let found = inputs.as_ptr().cast::<__m512i>().wrapping_add(id.place() * S::QUADS * VECTORS);
         for quad in 0..S::QUADS {
             let mut rows = [_mm512_setzero_si512(); VECTORS];
             for (vector, rows) in rows.iter_mut().enumerate() {
                 // SAFETY: the caller's promise for the inputs.
-                *rows = unsafe { *place.add(quad * VECTORS + vector) };
+                *rows = unsafe { *found.add(quad * VECTORS + vector) };
             }
             for (output, totals) in totals.iter_mut().enumerate() {
                 // SAFETY: the caller's promise for the blocks.
@@ -251,59 +264,35 @@ unsafe fn pass<S: Shape, I: ColumnId, const VECTORS: usize, const OUTPUTS: usize
     }
     for (output, totals) in totals.into_iter().enumerate() {
         for (vector, total) in totals.into_iter().enumerate() {
-            sums[vector][first + output] = total;
+            sums[vector][place + output] = total;
         }
     }
 }
 
-/// Scales the sums of `count` rows from `row` on, adds the bias and stores the outputs that exist.
+/// Makes results of the sums of a panel for `count` rows from `row` on.
 ///
 /// # Safety
 /// The rows and `first_output` must exist.
 #[inline]
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn store<W: Weights, S: Shape>(
+unsafe fn scale<W: Weights>(
     product: &Product<'_>,
+    weights: &W,
     (row, count, first_output): (usize, usize, usize),
-    sums: &[__m512i; OUTPUT_BLOCK],
+    sums: &mut [__m512i; OUTPUT_BLOCK],
     offset: __m512i,
-    scale: __m512,
 ) {
-    let (bias, exists) = product.bias::<S>(first_output);
-    let result = |sums: __m512i, row_scale: __m512| {
-        let total = add_group::<W>(_mm512_setzero_ps(), _mm512_sub_epi32(sums, offset), scale);
-        finish::<W>(total, row_scale, scale, bias)
-    };
-    // SAFETY: these rows exist, and as many outputs as are stored.
-    unsafe {
-        let row_scales = product.row_scales.add(row);
-        let place = |index: usize| product.out.add((row + index) * product.out_stride + first_output);
-        if S::OUTPUTS == 16 {
-            for (index, sums) in transpose(*sums).into_iter().enumerate().take(count) {
-                let result = result(sums, _mm512_set1_ps(*row_scales.add(index)));
-                _mm512_mask_storeu_ps(place(index), exists, result);
-            }
-            return;
-        }
-        let row_scales = _mm512_maskz_loadu_ps(u16::MAX >> (16 - count), row_scales);
-        // Four rows in each register: the first, fifth, ninth and thirteenth in the first.
-        for (first, sums) in quarters([sums[0], sums[1], sums[2], sums[3]]).into_iter().enumerate() {
-            let order = _mm512_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4, 8, 8, 8, 8, 12, 12, 12, 12);
-            let order = _mm512_add_epi32(order, _mm512_set1_epi32(first as i32));
-            let result = result(sums, _mm512_permutexvar_ps(order, row_scales));
-            let exists = exists as u8;
-            let lanes = [
-                _mm512_extractf32x4_ps::<0>(result),
-                _mm512_extractf32x4_ps::<1>(result),
-                _mm512_extractf32x4_ps::<2>(result),
-                _mm512_extractf32x4_ps::<3>(result),
-            ];
-            for (index, lane) in lanes.into_iter().enumerate() {
-                if 4 * index + first < count {
-                    _mm_mask_storeu_ps(place(4 * index + first), exists, lane);
-                }
-            }
-        }
+    let bias = product.bias(first_output);
+    // SAFETY: the panel exists.
+    let scales = unsafe { weights.scales(first_output, 0) };
+    // A row too many costs less than a branch.
+    let mut row_scales = [0.0; 16];
+    // SAFETY: these rows exist.
+    unsafe { row_scales.as_mut_ptr().copy_from_nonoverlapping(product.row_scales.add(row), count) };
+    *sums = transpose(*sums);
+    for (result, row_scale) in sums.iter_mut().zip(row_scales) {
+        let total = add_group::<W>(_mm512_setzero_ps(), _mm512_sub_epi32(*result, offset), scales);
+        *result = _mm512_castps_si512(finish::<W>(total, _mm512_set1_ps(row_scale), scales, bias));
     }
 }
 
