@@ -223,16 +223,6 @@ impl<'a> BlockIndex<'a> {
         self.columns.len()
     }
 
-    /// How many blocks each row of blocks has.
-    pub fn counts(&self) -> &'a [u16] {
-        self.counts
-    }
-
-    /// The columns of all blocks, row of blocks by row of blocks.
-    pub fn columns(&self) -> BlockColumns<'a> {
-        self.columns
-    }
-
     /// Bytes of the index: counts, columns.
     pub fn bytes(&self) -> (usize, usize) {
         let width = if matches!(self.columns, BlockColumns::Bytes(_)) { 1 } else { 2 };
