@@ -8,7 +8,8 @@
 Modules, weights and values are FunASR's own (PyPI funasr); the checkpoints are what import_funasr.py makes of them. Each
 folder is a checkpoint plus `expected.safetensors`, row-major: `features` `[frames, inputs]`, `encoder.layers.{i}` and `encoder.norm`
 `[frames, width]`, `tokens` i32 (begin token first, then a few more), `decoder.layers.{i}` `[tokens, width]`, `logits` `[tokens, vocabulary]` and
-`greedy` i32, the tokens that FunASR's decoder makes of the features, at most 24.
+`greedy` i32, the tokens that FunASR's decoder makes of the features, at most 24. `sanm` also has `speech.{file}`: those that the
+whole of FunASR, its frontend included, makes of recordings in tests/data/speech.
 """
 
 import argparse
@@ -18,10 +19,12 @@ import tempfile
 from pathlib import Path
 
 import numpy
+import soundfile
 import torch
 import yaml
 
 logging.disable(logging.WARNING)
+from funasr.frontends.wav_frontend import WavFrontend  # noqa: E402
 from funasr.models.paraformer.model import Paraformer  # noqa: E402
 from funasr.models.sanm.model import SANM  # noqa: E402
 
@@ -31,6 +34,9 @@ from import_funasr import convert  # noqa: E402
 LICENCE = "MIT OR Apache-2.0"
 PREFIX = [1, 14, 16, 17, 22, 4, 5, 20, 33, 8, 9, 30]
 MOST_TOKENS = 24
+# Not selfish.flac, on which the random model repeats itself: Kinglet cuts that.
+RECORDINGS = ["amiable.wav", "consider.flac"]
+HERE = Path(__file__).resolve().parent
 
 
 def main() -> None:
@@ -167,13 +173,29 @@ def write_fixture(folder: Path, sizes: dict) -> None:
         source = Path(place) / folder.name
         save_model(source, model, config, cmvn)
         tensors, ours, vocabulary = convert(source, "en", LICENCE)
+        frontend = WavFrontend(cmvn_file=str(source / "am.mvn"), **config["frontend_conf"])
     ours["provenance"] = "Random weights of FunASR modules for tests, made by training/funasr_fixtures.py of Kinglet."
     if sizes["chunk"]:
         ours["encoder"]["chunk"] = sizes["chunk"]
     write_checkpoint(folder, tensors, ours, vocabulary)
     expected = record(model, torch.randn(1, sizes["frames"], sizes["mels"] * sizes["stacked"]), sizes["chunk"])
+    for name in RECORDINGS if folder.name == "sanm" else []:
+        samples = torch.from_numpy(soundfile.read(HERE / "../tests/data/speech" / name, dtype="float32")[0])
+        features, lengths = frontend(samples[None], [len(samples)])
+        with torch.no_grad():
+            expected[f"speech.{name}"] = greedy(model, model.encoder(features, lengths)[0])
+        print(f"{name}: {expected[f'speech.{name}'].tolist()}")
     save_tensors({name: numpy.ascontiguousarray(values) for name, values in expected.items()}, folder / "expected.safetensors")
     print(f"{folder}: {sum(file.stat().st_size for file in folder.iterdir()) / 1e3:.0f} kB, greedy {expected['greedy'].tolist()}")
+
+
+def greedy(model: SANM, states: torch.Tensor) -> numpy.ndarray:
+    """At most MOST_TOKENS tokens, the end token the last where it comes."""
+    said, cache = [model.sos], None
+    while len(said) <= MOST_TOKENS and said[1:].count(model.eos) == 0:
+        scores, cache = model.decoder.forward_one_step(torch.tensor([said]), None, states, cache=cache)
+        said.append(int(scores.argmax()))
+    return numpy.array(said[1:], dtype=numpy.int32)
 
 
 def visible(frames: int, chunk: dict) -> torch.Tensor:
@@ -211,13 +233,7 @@ def record(model: SANM, features: torch.Tensor, chunk: dict | None) -> dict[str,
         hook.remove()
     values["tokens"], values["logits"] = numpy.array(PREFIX, dtype=numpy.int32), logits[0].numpy()
 
-    said, cache = [model.sos], None
-    while len(said) <= MOST_TOKENS:
-        scores, cache = decoder.forward_one_step(torch.tensor([said]), None, states, cache=cache)
-        said.append(int(scores.argmax()))
-        if said[-1] == model.eos:
-            break
-    values["greedy"] = numpy.array(said[1:], dtype=numpy.int32)
+    values["greedy"] = greedy(model, states)
     # One token a step and all at once must agree, else the decoder's cache is not what we take it for.
     cache, steps = None, []
     for count in range(1, len(PREFIX) + 1):

@@ -81,7 +81,11 @@ fn overview(model: &Model<'_>, length: usize, out: &mut impl Write) -> io::Resul
             writeln!(out, "  memory of {} frames, {} of them ahead", memory.kernel, memory.look_ahead)?;
         }
         if let Some(chunk) = stack.chunk {
-            writeln!(out, "  chunks of {} frames, which see {} chunks before them", chunk.frames, chunk.left)?;
+            writeln!(
+                out,
+                "  chunks of {} frames, which see {} chunks before them",
+                chunk.frames, chunk.left
+            )?;
         }
     }
     let front = match config.frontend.kind {
