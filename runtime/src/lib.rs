@@ -8,6 +8,8 @@
 //!
 //! [`Transcriber`] recognises one utterance; [`Recognizer`] cuts a stream into utterances and recognises each. Both
 //! live in one region of memory that the caller gives once; [`memory_required`] says how large it must be.
+//! [`FeatureStream`] and [`EncoderStream`] do the first half of the work while an utterance is still being spoken, with
+//! models whose encoder sees chunks.
 //!
 //! This crate opens no file, starts no thread, asks for no time and allocates nothing: audio is pushed, text is
 //! polled, and the same samples give the same text whatever the chunks and the processor.

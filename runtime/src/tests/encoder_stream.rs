@@ -3,10 +3,14 @@
 use super::memory::{WITH_MEMORY, kernels_of};
 use super::parity::{Aligned, Expected, packed, packed_with};
 use super::sanm::{float, memory};
+use super::streams::noise;
 use super::variant::pack_variant;
 use crate::encoder::{self, EncoderBuffers, RotaryTables};
 use crate::sizes::{Limits, Sizes};
-use crate::{EncoderStream, Error, encoder_stream_memory, list_encoder_stream_buffers, rotary};
+use crate::{
+    EncoderStream, Error, FeatureStream, encoder_stream_memory, feature_stream_memory,
+    list_encoder_stream_buffers, rotary,
+};
 use kinglet_kernels::Kernels;
 use kinglet_model_format::Model;
 use kinglet_model_format::pack::PackOptions;
@@ -79,6 +83,35 @@ fn rotary_positions_and_a_memory_that_looks_ahead() {
     };
     let features: Vec<f32> = (0..73 * 32).map(|_| random()).collect();
     check(&file, &features);
+}
+
+#[test]
+fn samples_become_states_while_they_arrive() {
+    let file = packed("sanm-chunk");
+    let model = Model::parse(file.bytes()).expect("a model");
+    let samples = noise(30_000, 9000);
+    let (mut features, mut states) = (Vec::new(), Vec::new());
+    let mut room = vec![0xA5; feature_stream_memory(&model).expect("a size")];
+    let mut rows = FeatureStream::new(&model, &mut room).expect("a filter bank");
+    rows.push(&samples, &mut |row| features.extend_from_slice(row)).expect("rows");
+    rows.finish(&mut |row| features.extend_from_slice(row)).expect("the last rows");
+    let mut region = vec![0xA5; encoder_stream_memory(&model).expect("a size")];
+    let mut stream = EncoderStream::new(model, Kernels::detect(), &mut region).expect("a stream");
+    let mut chunks_before_the_end = 0;
+    let mut encode = |row: &[f32]| {
+        let mut keep = |more: &[f32]| {
+            chunks_before_the_end += 1;
+            states.extend_from_slice(more);
+        };
+        stream.push(row, &mut keep).expect("a whole frame");
+    };
+    for piece in samples.chunks(320) {
+        rows.push(piece, &mut encode).expect("rows");
+    }
+    rows.finish(&mut encode).expect("the last rows");
+    stream.finish(&mut |more| states.extend_from_slice(more)).expect("the rest");
+    assert!(chunks_before_the_end > 5, "{chunks_before_the_end}");
+    assert!(states == at_once(Kernels::detect(), &model, &features));
 }
 
 #[test]
