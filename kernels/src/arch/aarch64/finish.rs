@@ -3,6 +3,7 @@
 use core::arch::aarch64::{
     float32x4_t, int32x4_t, vcvtq_f32_s32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vmulq_f32, vst1q_f32,
 };
+use core::arch::asm;
 
 use crate::arch::panel::Panel;
 
@@ -21,33 +22,32 @@ pub(super) unsafe fn finish_row<const VECTORS: usize>(
     // SAFETY: the row exists, so its scale does, and `width` floats may be written at its place.
     unsafe {
         let row_scale = vdupq_n_f32(*panel.row_scales.add(row));
-        let results = scale(row_scale, panel.scales.add(first), panel.bias.as_ptr().add(first), sums);
+        let mut results = [row_scale; VECTORS];
+        for (vector, (result, sums)) in results.iter_mut().zip(sums).enumerate() {
+            let scale = vmulq_f32(row_scale, vld1q_f32(panel.scales.add(first + 4 * vector)));
+            let bias = vld1q_f32(panel.bias.as_ptr().add(first + 4 * vector));
+            *result = vfmaq_f32(bias, vcvtq_f32_s32(sums), scale);
+        }
         let out = panel.out.add(row * panel.out_stride).wrapping_add(first);
         store(out, panel.width.saturating_sub(first), results);
     }
 }
 
-/// Sums of one row times their scales, plus their bias.
-///
-/// # Safety
-/// As many floats must be readable at `scales` and at `bias`.
+/// Sums of 2 rows x 2 outputs, twice, as 4 outputs of each row. Intrinsics for this become moves and inserts as well.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn scale<const VECTORS: usize>(
-    row_scale: float32x4_t,
-    scales: *const f32,
-    bias: *const f32,
-    sums: [int32x4_t; VECTORS],
-) -> [float32x4_t; VECTORS] {
-    let mut results = [row_scale; VECTORS];
-    for (vector, (result, sums)) in results.iter_mut().zip(sums).enumerate() {
-        // SAFETY: the caller's.
-        unsafe {
-            let scale = vmulq_f32(row_scale, vld1q_f32(scales.add(4 * vector)));
-            *result = vfmaq_f32(vld1q_f32(bias.add(4 * vector)), vcvtq_f32_s32(sums), scale);
-        }
+pub(super) fn split(first: int32x4_t, second: int32x4_t) -> [int32x4_t; 2] {
+    let (upper, lower);
+    // SAFETY: nothing but registers is touched.
+    unsafe {
+        asm!(
+            "uzp1 {upper:v}.2d, {first:v}.2d, {second:v}.2d",
+            "uzp2 {lower:v}.2d, {first:v}.2d, {second:v}.2d",
+            first = in(vreg) first, second = in(vreg) second, upper = out(vreg) upper, lower = lateout(vreg) lower,
+            options(pure, nomem, nostack, preserves_flags),
+        );
     }
-    results
+    [upper, lower]
 }
 
 /// Stores `4 * VECTORS` floats, or the first `width` where these are fewer.

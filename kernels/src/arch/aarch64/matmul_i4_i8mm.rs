@@ -5,12 +5,13 @@
 
 use core::arch::aarch64::{
     int8x16_t, int32x4_t, vdupq_n_f32, vdupq_n_s32, vld1q_s8, vreinterpretq_s8_s32, vreinterpretq_s32_s8,
-    vreinterpretq_s32_s64, vreinterpretq_s64_s32, vuzp1q_s64, vuzp2q_s64, vzip1q_s32, vzip2q_s32,
+    vzip1q_s32, vzip2q_s32,
 };
 use core::arch::asm;
 
 use kinglet_model_format::Int4Matrix;
 
+use super::finish::split;
 use super::int4::{add_group, finish, scales, unpack};
 use super::matmul_i4_dotprod::{matmul_i4_block16x4_dotprod, tile_rest};
 use crate::arch::int4_panel::{Group, Int4Panel};
@@ -68,14 +69,6 @@ unsafe fn tile<const QUADS: usize>(panel: &Int4Panel<'_>, row: usize, first: usi
             finish(panel, row + index, first, *totals);
         }
     }
-}
-
-/// Sums of 2 rows x 2 outputs, twice, as 4 outputs of each row.
-#[inline]
-#[target_feature(enable = "neon")]
-fn split(first: int32x4_t, second: int32x4_t) -> [int32x4_t; 2] {
-    let (first, second) = (vreinterpretq_s64_s32(first), vreinterpretq_s64_s32(second));
-    [vreinterpretq_s32_s64(vuzp1q_s64(first, second)), vreinterpretq_s32_s64(vuzp2q_s64(first, second))]
 }
 
 /// 16 times the sums of one group, each vector 2 rows x 2 outputs.

@@ -3,12 +3,10 @@
 //! `ZIP1` and `ZIP2` of two neighbouring blocks, as 32-bit lanes, give operands of 2 outputs x 8 inputs, and those of
 //! the same inputs of four rows operands of 2 rows x 8 inputs. The 1 to 3 rows behind the last four take the `SDOT` kernel.
 
-use core::arch::aarch64::{
-    int32x4_t, vdupq_n_s32, vreinterpretq_s32_s64, vreinterpretq_s64_s32, vuzp1q_s64, vuzp2q_s64,
-};
+use core::arch::aarch64::{int32x4_t, vdupq_n_s32};
 use core::arch::asm;
 
-use super::finish::finish_row;
+use super::finish::{finish_row, split};
 use super::matmul_i8_dotprod::{matmul_i8_block16x4_dotprod, tile_rest};
 use crate::arch::panel::Panel;
 use crate::matmul::Matmul;
@@ -57,16 +55,15 @@ pub(super) unsafe fn multiply_panel(panel: &Panel<'_>) {
 /// Four rows from `row` on must exist; `first + 8 <= 16`.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn finish_quad(panel: &Panel<'_>, row: usize, first: usize, sums: [int32x4_t; 8]) {
-    let [a, b, c, d, e, f, g, h] = sums.map(|sums| vreinterpretq_s64_s32(sums));
-    let upper = |x, y| vreinterpretq_s32_s64(vuzp1q_s64(x, y));
-    let lower = |x, y| vreinterpretq_s32_s64(vuzp2q_s64(x, y));
+unsafe fn finish_quad(panel: &Panel<'_>, row: usize, first: usize, [a, b, c, d, e, f, g, h]: [int32x4_t; 8]) {
+    let ([r0, r1], [s0, s1]) = (split(a, b), split(c, d));
+    let ([r2, r3], [s2, s3]) = (split(e, f), split(g, h));
     // SAFETY: the caller's.
     unsafe {
-        finish_row(panel, row, first, [upper(a, b), upper(c, d)]);
-        finish_row(panel, row + 1, first, [lower(a, b), lower(c, d)]);
-        finish_row(panel, row + 2, first, [upper(e, f), upper(g, h)]);
-        finish_row(panel, row + 3, first, [lower(e, f), lower(g, h)]);
+        finish_row(panel, row, first, [r0, s0]);
+        finish_row(panel, row + 1, first, [r1, s1]);
+        finish_row(panel, row + 2, first, [r2, s2]);
+        finish_row(panel, row + 3, first, [r3, s3]);
     }
 }
 

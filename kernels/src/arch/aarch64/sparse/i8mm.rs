@@ -3,12 +3,11 @@
 //! Two blocks of 16 x 4, whichever columns they stand in, zipped as 32-bit lanes, are operands of 2 outputs x 8 inputs, and the
 //! 4 inputs of four rows for each, zipped, operands of 2 rows x 8 inputs.
 
-use core::arch::aarch64::{
-    int32x4_t, vdupq_n_s32, vreinterpretq_s32_s64, vreinterpretq_s64_s32, vuzp1q_s64, vuzp2q_s64,
-};
+use core::arch::aarch64::{int32x4_t, vdupq_n_s32};
 use core::arch::asm;
 
 use super::run::{Run, align, half_block, id, kinds, run};
+use crate::arch::aarch64::finish::split;
 
 /// Four outputs of one block and of another as twice 2 outputs x 8 inputs.
 macro_rules! zip {
@@ -102,15 +101,8 @@ quads!(three_quads_16x4_half 3: 0 p0 "p0" a0 b0 c0 d0 e0 f0 g0 h0 1 p1 "p1" a1 b
 /// Sums of 2 rows x 2 outputs as 8 outputs of each of four rows.
 #[inline]
 #[target_feature(enable = "neon")]
-fn rows<const INT4: bool>(sums: [int32x4_t; 8]) -> [[int32x4_t; 2]; 4] {
-    let [a, b, c, d, e, f, g, h] = sums.map(|sums| vreinterpretq_s64_s32(sums));
-    let upper = |x, y| vreinterpretq_s32_s64(vuzp1q_s64(x, y));
-    let lower = |x, y| vreinterpretq_s32_s64(vuzp2q_s64(x, y));
-    [
-        [upper(a, b), upper(c, d)],
-        [lower(a, b), lower(c, d)],
-        [upper(e, f), upper(g, h)],
-        [lower(e, f), lower(g, h)],
-    ]
-    .map(|sums| align::<INT4, 2>(sums))
+fn rows<const INT4: bool>([a, b, c, d, e, f, g, h]: [int32x4_t; 8]) -> [[int32x4_t; 2]; 4] {
+    let ([r0, r1], [s0, s1]) = (split(a, b), split(c, d));
+    let ([r2, r3], [s2, s3]) = (split(e, f), split(g, h));
+    [[r0, s0], [r1, s1], [r2, s2], [r3, s3]].map(|sums| align::<INT4, 2>(sums))
 }

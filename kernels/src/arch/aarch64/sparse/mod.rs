@@ -10,11 +10,15 @@ mod neon;
 mod product;
 mod run;
 
-use core::arch::aarch64::{float32x4_t, int32x4_t, vdupq_n_f32, vfmaq_f32, vld1q_f32};
+use core::arch::aarch64::{
+    float32x4_t, int32x4_t, vcvtq_f32_s32, vdupq_laneq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vmulq_f32,
+};
+use core::arch::asm;
+use core::mem::MaybeUninit;
 
 use kinglet_model_format::{BlockShape, SparseInt4Matrix, SparseInt8Matrix};
 
-use super::finish::{scale, store};
+use super::finish::store;
 use super::int4::{add_group, widened};
 use super::{matmul_i8_dotprod, matmul_i8_i8mm, matmul_i8_neon};
 use crate::arch::scalar;
@@ -78,24 +82,29 @@ fn dispatch_shape<const INT4: bool, const WIDE: bool, const GROUPED: bool>(
     }
 }
 
-/// `$rows` rows from `$row` on: `4 * $vectors` outputs from `$first` of `$strip` on.
+/// Rows from `$row` on, `$fours` times `$rows`: `4 * $vectors` outputs from `$first` of `$strip` on.
 macro_rules! tile {
-    ($product:ident, $strip:ident, $row:expr, $first:expr, $rows:literal x $vectors:literal, |$run:ident| $sums:expr) => {
+    ($product:ident, $strip:ident, $row:expr, $first:expr, $fours:literal x $rows:literal x $vectors:literal,
+        |$run:ident| $sums:expr) => {
         if !INT4 {
             let $run = $strip.run.from_output::<INT4>($first);
-            finish_int8::<$vectors>($product, &$strip, $row, $first, $sums.as_flattened());
+            for (index, sums) in $sums.iter().enumerate() {
+                finish_int8::<$vectors, $rows>($product, &$strip, $row + $rows * index, $first, sums);
+            }
         } else {
-            let mut totals = [[vdupq_n_f32(0.0); $vectors]; $rows];
+            let mut totals = [[[vdupq_n_f32(0.0); $vectors]; $rows]; $fours];
             if GROUPED {
                 for (group, $run) in $strip.groups::<WIDE>() {
                     let $run = $run.from_output::<INT4>($first);
-                    add::<$vectors>(&$strip, group, $first, $sums.as_flattened(), &mut totals);
+                    add::<$vectors>(&$strip, group, $first, $sums.as_flattened(), totals.as_flattened_mut());
                 }
             } else {
                 let $run = $strip.run.from_output::<INT4>($first);
-                add::<$vectors>(&$strip, 0, $first, $sums.as_flattened(), &mut totals);
+                add::<$vectors>(&$strip, 0, $first, $sums.as_flattened(), totals.as_flattened_mut());
             }
-            finish_int4::<$vectors>($product, &$strip, $row, $first, &totals);
+            for (index, totals) in totals.iter().enumerate() {
+                finish_int4::<$vectors, $rows>($product, &$strip, $row + $rows * index, $first, totals);
+            }
         }
     };
 }
@@ -103,7 +112,7 @@ macro_rules! tile {
 /// A product: first the fours of rows, by the tile that takes most of them, then each row behind them.
 macro_rules! product {
     ($name:ident $features:literal: $(dense $dense:path,)? from $firsts:expr;
-        $($rows:literal x $vectors:literal $module:ident::$tile:ident,)+
+        $($fours:literal x $vectors:literal $module:ident::$tile:ident,)+
         row $row_vectors:literal $row_module:ident::$row_tile:ident) => {
         /// # Safety
         /// The product must have blocks of that shape, ids of two bytes where `WIDE`, and one group unless `GROUPED`.
@@ -115,7 +124,7 @@ macro_rules! product {
                 for strip in product.strips::<WIDE>() {
                     // SAFETY: the product's invariants: there is one row, in plain order.
                     unsafe {
-                        tile!(product, strip, 0, 0, 1 x $row_vectors,
+                        tile!(product, strip, 0, 0, 1 x 1 x $row_vectors,
                             |run| $row_module::$row_tile::<INT4, WIDE>(run, product.values));
                     }
                 }
@@ -131,16 +140,16 @@ macro_rules! product {
                 unsafe {
                     for first in $firsts {
                         let mut row = 0;
-                        $(while quad_rows - row >= $rows {
+                        $(while quad_rows - row >= 4 * $fours {
                             let values = product.values.wrapping_add(row * product.inputs);
-                            tile!(product, strip, row, first, $rows x $vectors,
+                            tile!(product, strip, row, first, $fours x 4 x $vectors,
                                 |run| $module::$tile::<INT4, WIDE>(run, values, 4 * product.inputs));
-                            row += $rows;
+                            row += 4 * $fours;
                         })+
                     }
                     for row in quad_rows..product.rows {
                         let values = product.values.wrapping_add(row * product.inputs);
-                        tile!(product, strip, row, 0, 1 x $row_vectors,
+                        tile!(product, strip, row, 0, 1 x 1 x $row_vectors,
                             |run| $row_module::$row_tile::<INT4, WIDE>(run, values));
                     }
                 }
@@ -150,41 +159,154 @@ macro_rules! product {
 }
 
 product!(matmul_16x4_dotprod "neon,dotprod": dense matmul_i8_dotprod::multiply_panel, from [0];
-    4 x 4 dotprod::quad_16x4, row 4 dotprod::row_16x4);
+    1 x 4 dotprod::quad_16x4, row 4 dotprod::row_16x4);
 product!(matmul_4x16_dotprod "neon,dotprod": from [0];
-    8 x 1 dotprod::two_quads_4x16, 4 x 1 dotprod::one_quad_4x16, row 1 dotprod::row_4x16);
+    2 x 1 dotprod::two_quads_4x16, 1 x 1 dotprod::one_quad_4x16, row 1 dotprod::row_4x16);
 product!(matmul_4x4_dotprod "neon,dotprod": from [0];
-    16 x 1 dotprod::four_quads_4x4, 4 x 1 dotprod::one_quad_4x4, row 1 dotprod::row_4x4);
+    4 x 1 dotprod::four_quads_4x4, 1 x 1 dotprod::one_quad_4x4, row 1 dotprod::row_4x4);
 product!(matmul_16x4_neon "neon": dense matmul_i8_neon::multiply_panel, from [0, 8];
-    4 x 2 neon::quad_16x4_half, row 4 neon::row_16x4);
+    1 x 2 neon::quad_16x4_half, row 4 neon::row_16x4);
 product!(matmul_4x16_neon "neon": from [0];
-    4 x 1 neon::quad_4x16, row 1 neon::row_4x16);
+    1 x 1 neon::quad_4x16, row 1 neon::row_4x16);
 product!(matmul_4x4_neon "neon": from [0];
-    8 x 1 neon::two_quads_4x4, 4 x 1 neon::one_quad_4x4, row 1 neon::row_4x4);
+    2 x 1 neon::two_quads_4x4, 1 x 1 neon::one_quad_4x4, row 1 neon::row_4x4);
 product!(matmul_16x4_i8mm "neon,dotprod,i8mm": dense matmul_i8_i8mm::multiply_panel, from [0, 8];
-    12 x 2 i8mm::three_quads_16x4_half, 8 x 2 i8mm::two_quads_16x4_half, 4 x 2 i8mm::one_quad_16x4_half,
+    3 x 2 i8mm::three_quads_16x4_half, 2 x 2 i8mm::two_quads_16x4_half, 1 x 2 i8mm::one_quad_16x4_half,
     row 4 dotprod::row_16x4);
 
-/// Scales int8 sums of the rows from `row` on, from output `first` of the strip on, adds the bias and stores them.
+/// Scales int8 sums of `ROWS` rows from `row` on, from output `first` of the strip on, adds the bias and stores them.
 ///
 /// # Safety
 /// The rows must exist; `first + 4 * VECTORS` must be at most a block's outputs.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn finish_int8<const VECTORS: usize>(
+unsafe fn finish_int8<const VECTORS: usize, const ROWS: usize>(
     product: &Product<'_>,
     strip: &Strip<'_>,
     row: usize,
     first: usize,
-    sums: &[[int32x4_t; VECTORS]],
+    sums: &[[int32x4_t; VECTORS]; ROWS],
 ) {
-    // SAFETY: the rows exist, so their scales do; there are scales and bias for all outputs of a block.
+    let out = strip.out.wrapping_add(row * product.out_stride + first);
+    let whole = strip.width >= first + 4 * VECTORS;
+    // SAFETY: the rows exist, so their scales do, and `width` floats may be written at the place of each; there are scales and
+    // bias for all outputs of a block.
     unsafe {
-        let results = |index: usize, sums: &[int32x4_t; VECTORS]| {
-            let row_scale = vdupq_n_f32(*product.row_scales.add(row + index));
-            scale(row_scale, strip.scales.add(first), strip.bias.add(first), *sums)
-        };
-        store_rows(product, strip, row, first, sums, results);
+        let (scales, bias) = (strip.scales.add(first), strip.bias.add(first));
+        let row_scales = product.row_scales.add(row);
+        if let Some(sums) = four_halves(sums) {
+            // Where outputs are missing results go by way of `edge`, so that sums need not be in memory for that.
+            let mut edge = MaybeUninit::<[f32; 32]>::uninit();
+            let (target, stride) =
+                if whole { (out, product.out_stride) } else { (edge.as_mut_ptr().cast(), 8) };
+            finish_four_halves(row_scales, scales, bias, target, stride, sums);
+            if !whole {
+                copy_edge(target, out, product.out_stride, strip.width.saturating_sub(first));
+            }
+            return;
+        }
+        // Before the first store, behind which the compiler must think that they might have changed.
+        let scales: [_; VECTORS] = core::array::from_fn(|vector| vld1q_f32(scales.add(4 * vector)));
+        for (index, (row_scale, sums)) in in_lanes::<ROWS>(row_scales).into_iter().zip(sums).enumerate() {
+            let results = core::array::from_fn(|vector| {
+                let scale = vmulq_f32(scales[vector], row_scale);
+                vfmaq_f32(vld1q_f32(bias.add(4 * vector)), vcvtq_f32_s32(sums[vector]), scale)
+            });
+            let out = out.wrapping_add(index * product.out_stride);
+            store::<VECTORS>(out, strip.width.saturating_sub(first), results);
+        }
+    }
+}
+
+/// The first `width` of 8 results of each of four rows, from `edge` to where they belong.
+///
+/// # Safety
+/// 32 floats must be readable at `edge`; `width` may be written at `out` and at each of the three places `stride` further.
+#[cold]
+#[inline(never)]
+unsafe fn copy_edge(edge: *const f32, out: *mut f32, stride: usize, width: usize) {
+    for row in 0..4 {
+        // SAFETY: the caller's.
+        unsafe { out.wrapping_add(row * stride).copy_from_nonoverlapping(edge.add(8 * row), width) }
+    }
+}
+
+/// `sums`, where these are four rows of 8.
+#[inline(always)]
+fn four_halves<const VECTORS: usize, const ROWS: usize>(
+    sums: &[[int32x4_t; VECTORS]; ROWS],
+) -> Option<[int32x4_t; 8]> {
+    if VECTORS == 2 && ROWS == 4 { sums.as_flattened().first_chunk().copied() } else { None }
+}
+
+/// One row of `finish_four_halves`: two registers of sums.
+macro_rules! finish_half {
+    ($lane:literal $a:literal $b:literal) => {
+        concat!(
+            "ldp {x:q}, {y:q}, [{bias}]\n",
+            "fmul {p:v}.4s, {s:v}.4s, {row_scales:v}.s[",
+            $lane,
+            "]\n",
+            "fmul {q:v}.4s, {t:v}.4s, {row_scales:v}.s[",
+            $lane,
+            "]\n",
+            "scvtf {",
+            $a,
+            ":v}.4s, {",
+            $a,
+            ":v}.4s\n",
+            "scvtf {",
+            $b,
+            ":v}.4s, {",
+            $b,
+            ":v}.4s\n",
+            "fmla {x:v}.4s, {p:v}.4s, {",
+            $a,
+            ":v}.4s\n",
+            "fmla {y:v}.4s, {q:v}.4s, {",
+            $b,
+            ":v}.4s\n",
+            "stp {x:q}, {y:q}, [{out}]\n",
+        )
+    };
+}
+
+/// Scales int8 sums of four rows x 8 outputs, adds the bias and stores them. Left to the compiler three times four rows have an
+/// address each, and more registers than there are.
+///
+/// # Safety
+/// Four row scales, 8 scales and 8 values of bias must be readable; 8 floats may be written at `out` and at each of the
+/// three places `stride` floats further.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn finish_four_halves(
+    row_scales: *const f32,
+    scales: *const f32,
+    bias: *const f32,
+    out: *mut f32,
+    stride: usize,
+    [a, b, c, d, e, f, g, h]: [int32x4_t; 8],
+) {
+    // SAFETY: the caller's.
+    unsafe {
+        asm!(
+            "ldp {s:q}, {t:q}, [{scales}]",
+            "ldr {row_scales:q}, [{first_scale}]",
+            finish_half!(0 "a" "b"),
+            "add {out}, {out}, {stride}",
+            finish_half!(1 "c" "d"),
+            "add {out}, {out}, {stride}",
+            finish_half!(2 "e" "f"),
+            "add {out}, {out}, {stride}",
+            finish_half!(3 "g" "h"),
+            scales = in(reg) scales, first_scale = in(reg) row_scales, bias = in(reg) bias,
+            out = inout(reg) out => _, stride = in(reg) 4 * stride,
+            s = out(vreg) _, t = out(vreg) _, row_scales = out(vreg) _,
+            x = out(vreg) _, y = out(vreg) _, p = out(vreg) _, q = out(vreg) _,
+            a = inout(vreg) a => _, b = inout(vreg) b => _, c = inout(vreg) c => _, d = inout(vreg) d => _,
+            e = inout(vreg) e => _, f = inout(vreg) f => _, g = inout(vreg) g => _, h = inout(vreg) h => _,
+            options(nostack, preserves_flags),
+        );
     }
 }
 
@@ -210,61 +332,55 @@ unsafe fn add<const VECTORS: usize>(
     }
 }
 
-/// Scales int4 totals of the rows from `row` on, from output `first` of the strip on, adds the bias and stores them.
+/// Scales int4 totals of `ROWS` rows from `row` on, from output `first` of the strip on, adds the bias and stores them.
 ///
 /// # Safety
 /// As for `finish_int8`.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn finish_int4<const VECTORS: usize>(
+unsafe fn finish_int4<const VECTORS: usize, const ROWS: usize>(
     product: &Product<'_>,
     strip: &Strip<'_>,
     row: usize,
     first: usize,
-    totals: &[[float32x4_t; VECTORS]],
+    totals: &[[float32x4_t; VECTORS]; ROWS],
 ) {
-    // SAFETY: as for `finish_int8`.
+    let out = strip.out.wrapping_add(row * product.out_stride + first);
+    let width = strip.width.saturating_sub(first);
+    // SAFETY: the rows exist and `width` floats may be written at the place of each; there is a bias for all outputs of a
+    // block.
     unsafe {
-        let results = |index: usize, totals: &[float32x4_t; VECTORS]| {
-            let row_scale = vdupq_n_f32(*product.row_scales.add(row + index));
-            let mut results = *totals;
-            for (vector, result) in results.iter_mut().enumerate() {
-                *result = vfmaq_f32(vld1q_f32(strip.bias.add(first + 4 * vector)), *result, row_scale);
-            }
-            results
-        };
-        store_rows(product, strip, row, first, totals, results);
+        let row_scales = in_lanes::<ROWS>(product.row_scales.add(row));
+        for (index, (row_scale, totals)) in row_scales.into_iter().zip(totals).enumerate() {
+            let results = core::array::from_fn(|vector| {
+                vfmaq_f32(vld1q_f32(strip.bias.add(first + 4 * vector)), totals[vector], row_scale)
+            });
+            store::<VECTORS>(out.wrapping_add(index * product.out_stride), width, results);
+        }
     }
 }
 
-/// Stores what `results` makes of the sums of each row from `row` on.
+/// Each of `ROWS` scales in all lanes, four with one load where there are fours.
 ///
 /// # Safety
-/// The rows must exist; `first + 4 * VECTORS` must be at most a block's outputs.
+/// As many floats must be readable.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn store_rows<const VECTORS: usize, T>(
-    product: &Product<'_>,
-    strip: &Strip<'_>,
-    row: usize,
-    first: usize,
-    sums: &[[T; VECTORS]],
-    results: impl Fn(usize, &[T; VECTORS]) -> [float32x4_t; VECTORS],
-) {
-    let mut out = strip.out.wrapping_add(row * product.out_stride + first);
-    let width = strip.width.saturating_sub(first);
-    // Asked once, not for each row.
-    if width >= 4 * VECTORS {
-        for (index, sums) in sums.iter().enumerate() {
-            // SAFETY: the row exists and as many floats may be written at its place.
-            unsafe { store(out, 4 * VECTORS, results(index, sums)) }
-            out = out.wrapping_add(product.out_stride);
+unsafe fn in_lanes<const ROWS: usize>(scales: *const f32) -> [float32x4_t; ROWS] {
+    core::array::from_fn(|row| {
+        // SAFETY: the caller's.
+        unsafe {
+            if ROWS.is_multiple_of(4) {
+                let four = vld1q_f32(scales.add(row / 4 * 4));
+                match row % 4 {
+                    0 => vdupq_laneq_f32::<0>(four),
+                    1 => vdupq_laneq_f32::<1>(four),
+                    2 => vdupq_laneq_f32::<2>(four),
+                    _ => vdupq_laneq_f32::<3>(four),
+                }
+            } else {
+                vdupq_n_f32(*scales.add(row))
+            }
         }
-    } else {
-        for (index, sums) in sums.iter().enumerate() {
-            // SAFETY: the row exists and `width` floats may be written at its place.
-            unsafe { store(out, width, results(index, sums)) }
-            out = out.wrapping_add(product.out_stride);
-        }
-    }
+    })
 }

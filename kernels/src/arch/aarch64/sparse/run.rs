@@ -51,16 +51,21 @@ macro_rules! run {
         pointers [$($pointer:ident)+] pair [$($pair:tt)+] single [$($single:tt)+]) => {{
         let zero = vdupq_n_s32(0);
         asm!(
-            "subs {blocks}, {blocks}, #2",
+            "subs {blocks}, {blocks}, #4",
             "b.lo 3f",
             "2:",
             concat!($($pair)+),
-            "subs {blocks}, {blocks}, #2",
+            concat!($($pair)+),
+            "subs {blocks}, {blocks}, #4",
             "b.hs 2b",
             "3:",
-            "tbz {blocks}, #0, 4f",
-            concat!($($single)+),
+            // The two lowest bits of what is below zero now are the blocks that are left.
+            "tbz {blocks}, #1, 4f",
+            concat!($($pair)+),
             "4:",
+            "tbz {blocks}, #0, 5f",
+            concat!($($single)+),
+            "5:",
             blocks = inout(reg) $run.blocks => _,
             ids = inout(reg) $run.ids => _,
             weights = inout(reg) $run.weights => _,
