@@ -1,6 +1,7 @@
-//! One frame of samples: its mean taken off, emphasised, windowed.
+//! One frame of samples: its mean taken off, emphasised, windowed. Loops over neighbours, for the compiler to make
+//! vectors of.
 
-use super::spectrum::POINTS;
+use super::spectrum::{POINTS, SAMPLES};
 use kinglet_model_format::{FilterBank, Window};
 
 /// Fills `window`, `[frame length]`.
@@ -16,14 +17,8 @@ pub(crate) fn fill_window(bank: &FilterBank<'_>, window: &mut [f32]) {
     }
 }
 
-/// Writes a frame as complex numbers, samples at even places as real parts, and zeros behind it.
-pub(crate) fn prepare(
-    samples: &[i16],
-    window: &[f32],
-    pre_emphasis: f32,
-    re: &mut [f32; POINTS],
-    im: &mut [f32; POINTS],
-) {
+/// Writes a frame to `out`, zeros behind it.
+pub(crate) fn prepare(samples: &[i16], window: &[f32], pre_emphasis: f32, out: &mut [f32; SAMPLES]) {
     let sum: i32 = samples.iter().map(|&sample| i32::from(sample)).sum();
     let mean = sum as f32 / samples.len().max(1) as f32;
     // x[t] - m - p (x[t - 1] - m), and the same with m in one place.
@@ -31,13 +26,22 @@ pub(crate) fn prepare(
     let emphasised = |before: i16, sample: i16, factor: f32| {
         (f32::from(sample) - pre_emphasis * f32::from(before) - offset) * factor
     };
-    let first = samples.first().copied().unwrap_or(0);
-    let mut values = core::iter::once((first, first))
-        .chain(samples.windows(2).map(|pair| (pair[0], pair[1])))
-        .zip(window)
-        .map(|((before, sample), &factor)| emphasised(before, sample, factor));
-    for (re, im) in re.iter_mut().zip(im) {
-        *re = values.next().unwrap_or(0.0);
-        *im = values.next().unwrap_or(0.0);
+    let (frame, behind) = out.split_at_mut(samples.len().min(SAMPLES));
+    behind.fill(0.0);
+    if let (Some(out), Some(&first), Some(&factor)) = (frame.first_mut(), samples.first(), window.first()) {
+        *out = emphasised(first, first, factor);
+    }
+    let later = samples.iter().zip(samples.iter().skip(1)).zip(window.iter().skip(1));
+    for (out, ((&before, &sample), &factor)) in frame.iter_mut().skip(1).zip(later) {
+        *out = emphasised(before, sample, factor);
+    }
+}
+
+/// Takes pairs of neighbours as complex numbers: real parts to the first half of `parts`, imaginary ones to the second.
+pub(crate) fn pair_up(samples: &[f32], parts: &mut [f32]) {
+    let (pairs, _) = samples.as_chunks::<2>();
+    let (re, im) = parts.split_at_mut(POINTS.min(parts.len()));
+    for ((&[even, odd], re), im) in pairs.iter().zip(re).zip(im) {
+        (*re, *im) = (even, odd);
     }
 }

@@ -1,69 +1,74 @@
 //! From a power spectrum to the log energies of mel bands.
 
-use super::spectrum::{POINTS, SAMPLES};
-use crate::project::{part, prefix_mut};
-use crate::{Error, SAMPLE_RATE};
+use super::spectrum::{Lanes, POINTS, SAMPLES, SPECTRUM, WIDTH};
+use crate::SAMPLE_RATE;
 use kinglet_model_format::FilterBank;
 
 /// Least energy whose logarithm is taken, as Kaldi's.
 const LEAST_ENERGY: f32 = f32::EPSILON;
 
-/// Where bands are: between two neighbouring corners one band falls while the next rises.
+/// The triangles of all bands. Most are few places long, so each is padded with weights of zero to whole [`Lanes`].
 #[derive(Clone, Copy)]
 pub(crate) struct Bands<'a> {
-    /// `[bands + 2]`: the first place in the spectrum that is not below each corner.
-    pub(crate) corners: &'a [u16],
-    /// `[POINTS]`: weight in the band that rises at each place.
-    pub(crate) rising: &'a [f32],
-    /// `[POINTS]`: weight in the band that falls there.
-    pub(crate) falling: &'a [f32],
+    /// `[bands]`: the first place of each band, and how many lanes it takes.
+    places: &'a [[u16; 2]],
+    /// Weights, band by band.
+    weights: &'a [Lanes],
+}
+
+/// Weights of `bands` bands, at most: each place belongs to two.
+pub(crate) const fn weights(bands: usize) -> usize {
+    bands * WIDTH + 2 * POINTS
 }
 
 fn mel(hertz: f64) -> f64 {
     1127.0 * libm::log(1.0 + hertz / 700.0)
 }
 
-/// Fills the tables of [`Bands`].
-pub(crate) fn fill(bank: &FilterBank<'_>, corners: &mut [u16], rising: &mut [f32], falling: &mut [f32]) {
+/// Fills the tables of [`Bands`]: `places` `[bands]`, `weights` as many as [`weights`](weights()) says.
+pub(crate) fn fill(bank: &FilterBank<'_>, places: &mut [[u16; 2]], weights: &mut [f32]) {
     let (low, high) = (mel(f64::from(bank.low_hz)), mel(f64::from(bank.high_hz)));
     let step = (high - low) / (bank.config.mels + 1) as f64;
-    let mut corners = corners.iter_mut().enumerate().peekable();
-    for (place, (rising, falling)) in rising.iter_mut().zip(falling).enumerate() {
-        // In steps above the lowest corner.
-        let height = (mel(place as f64 * f64::from(SAMPLE_RATE) / SAMPLES as f64) - low) / step;
-        let share = height - libm::floor(height);
-        (*rising, *falling) = (share as f32, (1.0 - share) as f32);
-        while let Some((_, first)) = corners.next_if(|(corner, _)| *corner as f64 <= height) {
-            *first = place as u16;
+    // In steps above the lowest corner.
+    let height = |place: usize| (mel(place as f64 * f64::from(SAMPLE_RATE) / SAMPLES as f64) - low) / step;
+    weights.fill(0.0);
+    let (mut first, mut used) = (0, 0);
+    for (band, entry) in places.iter_mut().enumerate() {
+        let corner = band as f64;
+        while first < POINTS && height(first) <= corner {
+            first += 1;
         }
-    }
-    for (_, first) in corners {
-        *first = POINTS as u16;
+        let mut end = first;
+        while end < POINTS && height(end) < corner + 2.0 {
+            let above = height(end) - corner;
+            if let Some(weight) = weights.get_mut(used + end - first) {
+                *weight = above.min(2.0 - above) as f32;
+            }
+            end += 1;
+        }
+        let lanes = (end - first).div_ceil(WIDTH);
+        *entry = [first as u16, lanes as u16];
+        used += lanes * WIDTH;
     }
 }
 
-impl Bands<'_> {
+impl<'a> Bands<'a> {
+    /// Takes tables that [`fill`] filled.
+    pub(crate) fn new(places: &'a [[u16; 2]], weights: &'a [f32]) -> Self {
+        Self { places, weights: Lanes::of(weights) }
+    }
+
     /// Logarithms of the energies of all bands, `[bands]`.
-    pub(crate) fn log_energies(&self, power: &[f32; POINTS], out: &mut [f32]) -> Result<(), Error> {
-        let mut last_rise = 0.0;
-        for (index, corners) in self.corners.windows(2).enumerate() {
-            let (first, end) = (usize::from(corners[0]), usize::from(corners[1]));
-            let count = end.saturating_sub(first);
-            let power = part(power, first, count)?;
-            let rising = part(self.rising, first, count)?;
-            let falling = part(self.falling, first, count)?;
-            let (mut rise, mut fall) = (0.0, 0.0);
-            for ((power, rising), falling) in power.iter().zip(rising).zip(falling) {
-                rise += power * rising;
-                fall += power * falling;
-            }
-            if let Some(energy) = index.checked_sub(1).and_then(|band| out.get_mut(band)) {
-                *energy = last_rise + fall;
-            }
-            last_rise = rise;
+    pub(crate) fn log_energies(&self, power: &[f32; SPECTRUM], out: &mut [f32]) {
+        let mut rest = self.weights;
+        for (energy, &[first, lanes]) in out.iter_mut().zip(self.places) {
+            let (weights, later) = rest.split_at(usize::from(lanes).min(rest.len()));
+            rest = later;
+            let (places, _) = power.get(usize::from(first)..).unwrap_or(&[]).as_chunks::<WIDTH>();
+            let products = places.iter().zip(weights).map(|(&power, &weight)| Lanes(power) * weight);
+            *energy = products.fold(Lanes::all(0.0), |sum, product| sum + product).sum();
         }
-        logarithms(prefix_mut(out, self.corners.len().saturating_sub(2))?);
-        Ok(())
+        logarithms(out);
     }
 }
 

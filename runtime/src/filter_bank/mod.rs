@@ -21,7 +21,7 @@ use crate::project::{part, part_mut};
 use crate::region::buffers;
 use kinglet_model_format::{FilterBank, FilterBankConfig};
 use mel::Bands;
-use spectrum::{Complex, POINTS, Rotations, TABLE, array_mut};
+use spectrum::{Complex, POINTS, Rotations, SPECTRUM, TABLE, array_mut};
 
 buffers! {
     /// Tables and working memory of a filter bank; nothing where the frontend is none.
@@ -32,16 +32,14 @@ buffers! {
         cosines: [f32; needed(bank, |_| TABLE)],
         /// Rotations of the transform.
         sines: [f32; needed(bank, |_| TABLE)],
-        /// `[mels + 2]`: places in the spectrum.
-        corners: [u16; needed(bank, |bank| bank.mels + 2)],
-        /// Weights of places in the spectrum.
-        rising: [f32; needed(bank, |_| POINTS)],
-        /// Weights of places in the spectrum.
-        falling: [f32; needed(bank, |_| POINTS)],
+        /// `[mels]`: where bands are in the spectrum.
+        places: [[u16; 2]; needed(bank, |bank| bank.mels)],
+        /// Weights of the spectrum in the bands.
+        weights: [f32; needed(bank, |bank| mel::weights(bank.mels))],
         /// Real and imaginary parts, of the frame and of a copy.
         parts: [f32; needed(bank, |_| 4 * POINTS)],
         /// Power spectrum of a frame.
-        power: [f32; needed(bank, |_| POINTS)],
+        power: [f32; needed(bank, |_| SPECTRUM)],
         /// `[frame length]`: the samples that the next frame begins with.
         samples: [i16; needed(bank, |bank| bank.frame_length)],
         /// `[stacked, mels]`: the last frames, frame `t` at `t modulo stacked`.
@@ -59,7 +57,7 @@ impl FilterBankBuffers<'_> {
     pub(crate) fn fill_tables(&mut self, bank: &FilterBank<'_>) {
         frame::fill_window(bank, self.window);
         spectrum::fill(self.cosines, self.sines);
-        mel::fill(bank, self.corners, self.rising, self.falling);
+        mel::fill(bank, self.places, self.weights);
     }
 }
 
@@ -164,28 +162,16 @@ impl Stream {
 
     /// Reckons the frame whose samples are there.
     fn reckon(&mut self, bank: &FilterBank<'_>, buffers: &mut FilterBankBuffers<'_>) -> Result<(), Error> {
-        let FilterBankBuffers {
-            window,
-            cosines,
-            sines,
-            corners,
-            rising,
-            falling,
-            parts,
-            power,
-            samples,
-            frames,
-        } = buffers;
+        let FilterBankBuffers { window, cosines, sines, places, weights, parts, power, samples, frames } =
+            buffers;
         let FilterBankConfig { mels, stacked, .. } = bank.config;
         let (data, spare) = parts.split_at_mut(2 * POINTS);
-        let [data, spare] = [data, spare].map(|parts| parts.split_at_mut(POINTS));
-        let data = Complex { re: array_mut(data.0)?, im: array_mut(data.1)? };
-        let spare = Complex { re: array_mut(spare.0)?, im: array_mut(spare.1)? };
+        frame::prepare(samples, window, bank.pre_emphasis, array_mut(spare)?);
+        frame::pair_up(spare, data);
         let power = array_mut(power)?;
-        frame::prepare(samples, window, bank.pre_emphasis, data.re, data.im);
-        spectrum::power(Rotations::new(cosines, sines)?, data, spare, power);
+        spectrum::power(Rotations::new(cosines, sines)?, Complex::new(data)?, Complex::new(spare)?, power);
         let frame = part_mut(frames, self.frames % stacked * mels, mels)?;
-        Bands { corners, rising, falling }.log_energies(power, frame)?;
+        Bands::new(places, weights).log_energies(power, frame);
         self.frames += 1;
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Against kaldi-native-fbank and FunASR, whose values `training/filter_bank.py` recorded, and against plain sums.
 
-use super::spectrum::{Complex, POINTS, Rotations, SAMPLES, TABLE};
+use super::spectrum::{Complex, POINTS, Rotations, SAMPLES, SPECTRUM, TABLE};
 use super::*;
 use crate::tests::parity::fixture;
 use kinglet_model_format::Window;
@@ -142,17 +142,15 @@ fn silence_and_noise_are_finite() {
 #[test]
 fn the_spectrum_is_the_sum_of_its_definition() {
     let samples: Vec<f32> = (0..SAMPLES).map(|t| ((t * t * 31 + t * 7) % 997) as f32 - 498.0).collect();
-    let mut parts = [[0.0; POINTS]; 4];
-    let [re, im, spare_re, spare_im] = &mut parts;
-    for (t, pair) in samples.chunks_exact(2).enumerate() {
-        (re[t], im[t]) = (pair[0], pair[1]);
-    }
-    let (mut cosines, mut sines, mut power) = ([0.0; TABLE], [0.0; TABLE], [0.0; POINTS]);
+    let (mut data, mut spare) = ([0.0; SAMPLES], [0.0; SAMPLES]);
+    frame::pair_up(&samples, &mut data);
+    let (mut cosines, mut sines, mut power) = ([0.0; TABLE], [0.0; TABLE], [0.0; SPECTRUM]);
     spectrum::fill(&mut cosines, &mut sines);
     let rotations = Rotations::new(&cosines, &sines).expect("tables");
-    spectrum::power(rotations, Complex { re, im }, Complex { re: spare_re, im: spare_im }, &mut power);
+    let (data, spare) = (Complex::new(&mut data).expect("room"), Complex::new(&mut spare).expect("room"));
+    spectrum::power(rotations, data, spare, &mut power);
     let total: f64 = samples.iter().map(|&x| f64::from(x).powi(2)).sum();
-    for (k, &got) in power.iter().enumerate() {
+    for (k, &got) in power.iter().enumerate().take(POINTS) {
         let angle = |t: usize| std::f64::consts::TAU * ((k * t) % SAMPLES) as f64 / SAMPLES as f64;
         let sum = |part: fn(f64) -> f64| -> f64 {
             samples.iter().enumerate().map(|(t, &x)| f64::from(x) * part(angle(t))).sum()
