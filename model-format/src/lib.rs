@@ -34,19 +34,18 @@ mod filter_bank;
 mod memory;
 mod residual;
 mod block;
+mod decoder_block;
 mod text;
 mod model;
 #[cfg(feature = "pack")]
 pub mod pack;
 
-pub use block::{
-    Attention, Convolution, CrossAttention, CtcHead, DecoderBlock, EncoderBlock, FeedForward, Linear, Norm,
-    OutputHead, Sequence,
-};
+pub use block::{Attention, Convolution, CtcHead, EncoderBlock, FeedForward, Linear, Norm, OutputHead};
 pub use config::{
     Activation, ActivationBits, ChunkConfig, Config, FrontendConfig, FrontendKind, MemoryConfig, Positions,
     StackConfig, Tokens,
 };
+pub use decoder_block::{CrossAttention, DecoderBlock, Sequence};
 pub use error::{FormatError, Rule};
 pub use filter_bank::{FILTER_BANK_TRANSFORM, FilterBank, FilterBankConfig, Window};
 pub use layer::{Layer, LayerKind, LayerTable, Part, Role, Slot};

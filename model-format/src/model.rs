@@ -1,7 +1,8 @@
 //! The whole model: parse once, then trust.
 
-use crate::block::{Convolution, CtcHead, DecoderBlock, EncoderBlock, Norm, OutputHead, Resolver};
+use crate::block::{Convolution, CtcHead, EncoderBlock, Norm, OutputHead, Resolver};
 use crate::config::{Config, FrontendKind, Positions};
+use crate::decoder_block::DecoderBlock;
 use crate::error::{FormatError, Rule};
 use crate::filter_bank::FilterBank;
 use crate::layer::{Layer, LayerKind, LayerTable};

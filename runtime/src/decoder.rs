@@ -5,7 +5,7 @@
 //! tokens in a ring.
 
 use crate::alignment;
-use crate::cross_cache::CrossCache;
+use crate::cross_cache::{CrossBuffers, CrossCache};
 use crate::encoder::{RotaryTables, attention_shape, feed_forward, norm_rows};
 use crate::error::Error;
 use crate::memory::Ring;
@@ -18,35 +18,6 @@ use kinglet_model_format::{
     ActivationBits, Attention, CrossAttention, DecoderBlock, Matrix, Memory, Model, OutputHead, Sequence,
     StackConfig,
 };
-
-/// Frames that are written to a cache together.
-const CACHE_FRAMES: usize = 16;
-
-buffers! {
-    /// Keys and values of cross-attention, all layers.
-    CrossBuffers(sizes: Sizes) phase "decoder" {
-        /// `[layers with it, attention width, frames]`.
-        keys: [i8; sizes.cross_bytes() * sizes.decoder_attention * sizes.frame_capacity],
-        /// `[layers with it, attention width, frames]`.
-        values: [i8; sizes.cross_bytes() * sizes.decoder_attention * sizes.frame_capacity],
-        /// `[layers with it, heads, frames]`.
-        key_scales: [f32; sizes.cross_bytes() * sizes.decoder_heads * sizes.frame_capacity],
-        /// `[layers with it, heads, frames]`.
-        value_scales: [f32; sizes.cross_bytes() * sizes.decoder_heads * sizes.frame_capacity],
-        /// `[layers with it, frames, attention width]`, where the matrices are floats.
-        float_keys: [f32; sizes.cross_floats() * sizes.decoder_attention * sizes.frame_capacity],
-        /// The same.
-        float_values: [f32; sizes.cross_floats() * sizes.decoder_attention * sizes.frame_capacity],
-        /// `[CACHE_FRAMES, attention width]`.
-        projected: [f32; CACHE_FRAMES * sizes.decoder_attention],
-        /// Room for residuals.
-        spare: [f32; Need::decoder(sizes, CACHE_FRAMES).floats],
-        /// `[CACHE_FRAMES, width]` quantized; and room for residuals.
-        rows: [i8; Kernels::quantized_bytes(CACHE_FRAMES, sizes.encoder_width) + Need::decoder(sizes, CACHE_FRAMES).bytes],
-        /// `[CACHE_FRAMES]`; and room for residuals.
-        row_scales: [f32; CACHE_FRAMES + Need::decoder(sizes, CACHE_FRAMES).scales],
-    }
-}
 
 buffers! {
     /// Working memory of the decoder.
@@ -120,48 +91,6 @@ pub(crate) struct Decoder<'m, 'b> {
     memory_ring: usize,
     cross: CrossBuffers<'b>,
     buffers: DecoderBuffers<'b>,
-}
-
-/// Fills the cross-attention caches from the encoder's output `[frames, width]`.
-pub(crate) fn fill_cross(
-    kernels: Kernels,
-    model: &Model<'_>,
-    frames: usize,
-    sizes: &Sizes,
-    states: &[f32],
-    cross: &mut CrossBuffers<'_>,
-) -> Result<(), Error> {
-    let (width, config) = (model.config().encoder.width, model.config().decoder);
-    let inner = config.attention_width();
-    let capacity = sizes.frame_capacity;
-    for first in (0..frames).step_by(CACHE_FRAMES) {
-        let count = CACHE_FRAMES.min(frames - first);
-        let source = Rows { values: part(states, first * width, count * width)?, stride: width };
-        let CrossBuffers { projected, spare, rows, row_scales, .. } = cross;
-        // What comes of it is kept as int8: sixteen bits here would be lost there.
-        let mut rounding = Rounding { split: spare, rows, scales: row_scales };
-        let input = Input::new(kernels, ActivationBits::Eight, source, count, width, &mut rounding)?;
-        let attentions = model.decoder_blocks().filter_map(|block| block.cross);
-        for (layer, CrossAttention { attention, .. }) in attentions.enumerate() {
-            for (linear, cache, scales, floats) in [
-                (&attention.key, &mut *cross.keys, &mut *cross.key_scales, &mut *cross.float_keys),
-                (&attention.value, &mut *cross.values, &mut *cross.value_scales, &mut *cross.float_values),
-            ] {
-                if sizes.cross_is_float {
-                    let place = (layer * capacity + first) * inner;
-                    input.times(linear, part_mut(floats, place, count * inner)?)?;
-                    continue;
-                }
-                input.times(linear, projected)?;
-                let cache = part_mut(cache, layer * inner * capacity, inner * capacity)?;
-                let scales = part_mut(scales, layer * config.heads * capacity, config.heads * capacity)?;
-                let cache = CacheMut { values: cache, scales, capacity };
-                let projected = Rows { values: projected, stride: inner };
-                kernels.cache_write(projected, count, config.heads, config.head_width, first, cache)?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Which caches the next block uses: each kind is counted by itself, as a block need not have all.

@@ -8,8 +8,9 @@
 //! caches are full; from then on the encoder's states are not needed and their memory is the decoder's.
 
 use crate::alignment;
+use crate::cross_cache::{self, CrossBuffers};
 use crate::ctc::{self, CtcBuffers, Hypotheses, HypothesisBuffers};
-use crate::decoder::{self, CrossBuffers, Decoder, DecoderBuffers};
+use crate::decoder::{Decoder, DecoderBuffers};
 use crate::encoder::{self, EncoderBuffers, RotaryTables};
 use crate::error::Error;
 use crate::filter_bank::{self, FilterBankBuffers};
@@ -317,7 +318,7 @@ impl<'t> DecoderMemory<'t, '_> {
         observer(Stage::CrossAttention);
         let mut cross = CrossBuffers::carve(self.phase, sizes)?;
         let states = Region::new(self.shared).take::<f32>(sizes.frames * sizes.encoder_state())?;
-        decoder::fill_cross(kernels, &model, frames, sizes, states, &mut cross)?;
+        cross_cache::fill(kernels, &model, frames, sizes, states, &mut cross)?;
         observer(Stage::Decoder);
         let mut region = Region::new(self.shared);
         let buffers = DecoderBuffers::carve(region.take_bytes(DecoderBuffers::bytes(sizes))?, sizes)?;

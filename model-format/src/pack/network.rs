@@ -6,7 +6,7 @@ use super::lay_out::{StoredTensor, store_float, store_vector};
 use super::options::PackOptions;
 use super::share::{self, ShareReport, SharedMatrix, StackPlan};
 use super::writer::{SlotList, Writer, activation_code};
-use crate::block::DecoderForm;
+use crate::decoder_block::DecoderForm;
 use crate::filter_bank::Window;
 use crate::layer::{LayerKind, Part, Role};
 use std::collections::{BTreeMap, BTreeSet};

@@ -3,7 +3,8 @@
 //! Weights are rounded to int8 on both sides; the runtime also rounds activations, to 8 bits in one model and to 16 in
 //! the other, and keeps keys and values of the decoder as int8: that is what the tolerances allow for. Whether every instruction set gives the same bits is another test's question.
 
-use crate::decoder::{self, CrossBuffers, Decoder, DecoderBuffers, StepInput};
+use crate::cross_cache::{self, CrossBuffers};
+use crate::decoder::{Decoder, DecoderBuffers, StepInput};
 use crate::encoder::{self, EncoderBuffers, RotaryTables};
 use crate::frontend::{self, FrontendBuffers};
 use crate::sizes::{Limits, Sizes};
@@ -145,7 +146,7 @@ fn check_kernels(
     let mut cross_memory = Aligned::new(&vec![0; CrossBuffers::bytes(sizes)]);
     let mut cross =
         CrossBuffers::carve(&mut cross_memory.storage[cross_memory.start..], sizes).expect("cross buffers");
-    decoder::fill_cross(kernels, model, frames, sizes, &states, &mut cross).expect("cross-attention caches");
+    cross_cache::fill(kernels, model, frames, sizes, &states, &mut cross).expect("cross-attention caches");
     let mut memory = Aligned::new(&vec![0; DecoderBuffers::bytes(sizes)]);
     let buffers = DecoderBuffers::carve(&mut memory.storage[memory.start..], sizes).expect("decoder buffers");
     let mut decoder = Decoder::new(kernels, *model, tables, frames, sizes, cross, buffers);

@@ -6,7 +6,8 @@
 
 use super::parity::{Aligned, Expected, fixture, packed_with, relative_error};
 use crate::Limits;
-use crate::decoder::{self, CrossBuffers, Decoder, DecoderBuffers, StepInput};
+use crate::cross_cache::{self, CrossBuffers};
+use crate::decoder::{Decoder, DecoderBuffers, StepInput};
 use crate::encoder::{Encoder, EncoderBuffers, RotaryTables, Window};
 use crate::search::{Prefix, Search, SearchBuffers};
 use crate::sizes::Sizes;
@@ -93,7 +94,7 @@ fn with_decoder<T>(
     let frames = states.len() / model.config().encoder.width;
     let mut room = memory(CrossBuffers::bytes(sizes));
     let mut cross = CrossBuffers::carve(room.bytes_mut(), sizes).expect("cross buffers");
-    decoder::fill_cross(kernels, model, frames, sizes, states, &mut cross).expect("cross-attention caches");
+    cross_cache::fill(kernels, model, frames, sizes, states, &mut cross).expect("cross-attention caches");
     let mut room = memory(DecoderBuffers::bytes(sizes));
     let buffers = DecoderBuffers::carve(room.bytes_mut(), sizes).expect("decoder buffers");
     then(&mut Decoder::new(kernels, *model, NO_TABLES, frames, sizes, cross, buffers))
