@@ -1,92 +1,168 @@
-//! `kinglet bench kernels`: the matrix products alone.
+//! `kinglet bench kernels`: the matrix products and the convolution of a memory, alone.
+
+mod pairs;
+mod weights;
 
 use std::io::{self, Write};
-use std::time::Instant;
 
 use clap::Args;
-use half::f16;
-use kinglet_kernels::{Kernels, QuantizedRows};
-use kinglet_model_format::{Int4Matrix, Int8Matrix, MatrixShapeError};
+use kinglet_kernels::{InstructionSet, Kernels, Rows, TimeConvolution, time_ring};
+use kinglet_model_format::{BlockShape, FloatMatrix, MatrixShapeError};
 
 use crate::failure::Failure;
 use crate::machine;
+use pairs::{Pairs, median};
+use weights::{Kind, Noise, Store, Weights};
 
-/// Outputs and inputs of the matrix: of the order of those in a model, and the shape that `benchmarks/` counts.
-const SIZE: usize = 512;
 /// Rows: an utterance, and one step of the decoder.
 const ROWS: [usize; 2] = [128, 1];
-/// Rounds, of which the median counts.
-const ROUNDS: usize = 15;
-/// How long one round lasts at least, in nanoseconds.
-const ROUND: u128 = 2_000_000;
+/// Per cent of the blocks that are left out.
+const SPARSITIES: [usize; 4] = [0, 50, 75, 90];
+/// Taps of the convolution, those of FunASR's SAN-M models.
+const TAPS: usize = 11;
 
 /// Time the matrix products of every instruction set of this machine
+///
+/// Each kind of weights is multiplied in turn with dense int8 weights of the same shape by the same instructions. The
+/// speed-up is the median of the ratios of such pairs, between their first and third quartile: what else the machine does then
+/// slows both. Sparse weights leave out whole blocks; MAC/ns counts those too.
 #[derive(Debug, Args)]
-pub struct BenchKernels {}
+#[command(
+    after_help = "Example:\n  kinglet bench kernels --instructions avx512vnni --outputs 288 --inputs 1152"
+)]
+pub struct BenchKernels {
+    /// Outputs of the matrices, a multiple of 16
+    #[arg(long, value_name = "N", default_value = "512", value_parser = multiple_of_16)]
+    outputs: usize,
+    /// Inputs of the matrices, a multiple of 16
+    #[arg(long, value_name = "N", default_value = "512", value_parser = multiple_of_16)]
+    inputs: usize,
+    /// Pairs that are timed, each long enough for the clock
+    #[arg(long, value_name = "N", default_value_t = 31, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Only these instructions: i8mm, dotprod, neon, avx512vnni, avx2 or scalar; by default all but scalar
+    #[arg(long, value_name = "SET", value_parser = available)]
+    instructions: Vec<Kernels>,
+}
 
-/// What the weights are stored as.
-#[derive(Debug, Clone, Copy)]
-enum Weights<'a> {
-    Int8(Int8Matrix<'a>),
-    Int4(Int4Matrix<'a>),
+fn multiple_of_16(text: &str) -> Result<usize, String> {
+    let number: usize = text.parse().map_err(|_| "not a number".to_string())?;
+    let valid = (16..=8192).contains(&number) && number.is_multiple_of(16);
+    if valid { Ok(number) } else { Err("it must be a multiple of 16 up to 8192".into()) }
+}
+
+fn available(text: &str) -> Result<Kernels, String> {
+    let set: InstructionSet = text.parse().map_err(|error| format!("{error}"))?;
+    Kernels::new(set).ok_or_else(|| "this processor does not have these instructions".into())
 }
 
 impl BenchKernels {
     /// Runs the command.
     pub fn run(&self) -> Result<(), Failure> {
+        let Self { outputs, inputs, rounds, .. } = self;
         let mut out = io::stdout().lock();
         writeln!(out, "machine          {}", machine::describe())?;
-        writeln!(
-            out,
-            "products         rows x {SIZE} outputs x {SIZE} inputs, one thread, median of {ROUNDS} rounds\n"
-        )?;
-        writeln!(
-            out,
-            "{:<12} {:<16} {:>5} {:>12} {:>9} {:>10}",
-            "instructions", "weights", "rows", "ns", "MAC/ns", "of int8"
-        )?;
-        self.table(&mut out).map_err(|cause| match cause {
+        writeln!(out, "products         rows x {outputs} outputs x {inputs} inputs, one thread")?;
+        writeln!(out, "speed-up         over dense int8, median and quartiles of {rounds} pairs\n")?;
+        self.tables(&mut out).map_err(|cause| match cause {
             TableError::Write(cause) => cause.into(),
             TableError::Kernel(cause) => Failure::other("kernels", cause),
             TableError::Shape(cause) => Failure::other("kernels", cause),
         })
     }
 
-    fn table(&self, out: &mut impl Write) -> Result<(), TableError> {
-        let bytes: Vec<i8> = noise(SIZE * SIZE).collect();
-        let packed: Vec<u8> = noise(SIZE * SIZE / 2).map(|value| value as u8).collect();
-        let (scales, half_scales) = (vec![0.01; SIZE], vec![f16::from_f32(0.01); SIZE * SIZE / 32]);
-        let int4 = |group: usize| {
-            let scales = half_scales.get(..SIZE * (SIZE / group)).unwrap_or(&[]);
-            Int4Matrix::new(SIZE, SIZE, group, &packed, scales).map(Weights::Int4)
-        };
-        let kinds = [
-            ("int8", Weights::Int8(Int8Matrix::new(SIZE, SIZE, &bytes, &scales)?)),
-            ("int4", int4(SIZE)?),
-            ("int4, groups 32", int4(32)?),
-        ];
-        for kernels in Kernels::available() {
+    fn tables(&self, out: &mut impl Write) -> Result<(), TableError> {
+        let mut sets = self.instructions.clone();
+        if sets.is_empty() {
+            let all: Vec<Kernels> = Kernels::available().collect();
+            let count = all.len().saturating_sub(1).max(1);
+            sets.extend(all.into_iter().take(count));
+        }
+        writeln!(
+            out,
+            "{:<12} {:<16} {:>6} {:>5} {:>10} {:>8} {:>9}  quartiles",
+            "instructions", "weights", "sparse", "rows", "ns", "MAC/ns", "speed-up"
+        )?;
+        for &kernels in &sets {
             for rows in ROWS {
-                let source: Vec<f32> = noise(rows * SIZE).map(f32::from).collect();
-                let mut values = vec![0; Kernels::quantized_bytes(rows, SIZE)];
-                let mut row_scales = vec![0.0; rows];
-                let quantized =
-                    kernels.quantize_rows(&source, SIZE, rows, SIZE, &mut values, &mut row_scales)?;
-                let mut int8 = f64::NAN;
-                for (name, weights) in &kinds {
-                    let nanoseconds = median(kernels, &quantized, weights)?;
-                    if matches!(weights, Weights::Int8(_)) {
-                        int8 = nanoseconds;
-                    }
-                    let speed = (rows * SIZE * SIZE) as f64 / nanoseconds;
-                    writeln!(
-                        out,
-                        "{:<12} {name:<16} {rows:>5} {nanoseconds:>12.0} {speed:>9.1} {:>8.2} x",
-                        kernels.instruction_set().name(),
-                        nanoseconds / int8
-                    )?;
+                self.products(out, kernels, rows)?;
+            }
+        }
+        writeln!(
+            out,
+            "\n{:<12} {:<16} {:>6} {:>10} {:>8}",
+            "instructions", "convolution", "frames", "ns", "MAC/ns"
+        )?;
+        for &kernels in &sets {
+            self.convolution(out, kernels)?;
+        }
+        Ok(())
+    }
+
+    /// One line for each kind of weights.
+    fn products(&self, out: &mut impl Write, kernels: Kernels, rows: usize) -> Result<(), TableError> {
+        let store = Store::new(self.outputs, self.inputs);
+        let source: Vec<f32> = Noise::default().take(rows * self.inputs).map(f32::from).collect();
+        let mut values = vec![0; Kernels::quantized_bytes(rows, self.inputs)];
+        let mut scales = vec![0.0; rows];
+        let rows =
+            kernels.quantize_rows(&source, self.inputs, rows, self.inputs, &mut values, &mut scales)?;
+        let dense = store.dense(Kind::Int8)?;
+        let pairs = Pairs { kernels, rows: &rows, rounds: self.rounds.into(), dense: &dense };
+        let mut line = |name: &str, sparsity: Option<usize>, weights: &Weights<'_>| {
+            let timing = pairs.time(weights)?;
+            let speed = (rows.rows() * self.outputs * self.inputs) as f64 / timing.nanoseconds;
+            let sparsity = sparsity.map(|percent| format!("{percent} %")).unwrap_or_default();
+            let [low, middle, high] = timing.speed_up;
+            writeln!(
+                out,
+                "{:<12} {name:<16} {sparsity:>6} {:>5} {:>10.0} {speed:>8.1} {middle:>7.2} x  {low:.2} to {high:.2}",
+                kernels.instruction_set().name(),
+                rows.rows(),
+                timing.nanoseconds,
+            )?;
+            Ok::<(), TableError>(())
+        };
+        line("int8", None, &dense)?;
+        line("int4", None, &store.dense(Kind::Int4 { group: self.inputs })?)?;
+        line("int4, groups 32", None, &store.dense(Kind::Int4 { group: 32 })?)?;
+        for (name, kind) in [("int8", Kind::Int8), ("int4", Kind::Int4 { group: self.inputs })] {
+            for shape in BlockShape::ALL {
+                for percent in SPARSITIES {
+                    let index = store.index(shape, percent);
+                    line(&format!("{name} {shape}"), Some(percent), &store.sparse(kind, &index)?)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// A whole utterance and one step of the memory of a layer as wide as the matrices' inputs.
+    fn convolution(&self, out: &mut impl Write, kernels: Kernels) -> Result<(), TableError> {
+        let (channels, frames) = (self.inputs, ROWS[0]);
+        let floats =
+            |count: usize| Noise::default().take(count).map(|x| f32::from(x) / 128.0).collect::<Vec<_>>();
+        let (weights, source) = (floats(TAPS * channels), floats(frames * channels));
+        let weights = FloatMatrix::new(channels, TAPS, &weights)?;
+        let causal = TimeConvolution { weights, left: TAPS - 1, add_input: true, add_to_out: false };
+        let mut result = vec![0.0; frames * channels];
+        let whole = median(self.rounds.into(), || {
+            let rows = Rows { values: &source, stride: channels };
+            kernels.convolve_time(&causal, rows, frames, 0..frames, &mut result, channels)
+        })?;
+        let (mut ring, mut count) = (vec![0.0; time_ring(TAPS, channels)], 0);
+        let step = median(self.rounds.into(), || {
+            count += 1;
+            kernels.convolve_time_step(&causal, &mut ring, count, &source, &mut result)
+        })?;
+        for (frames, nanoseconds) in [(frames, whole), (1, step)] {
+            let speed = (frames * channels * TAPS) as f64 / nanoseconds;
+            writeln!(
+                out,
+                "{:<12} {:<16} {frames:>6} {nanoseconds:>10.0} {speed:>8.1}",
+                kernels.instruction_set().name(),
+                format!("{TAPS} x {channels}"),
+            )?;
         }
         Ok(())
     }
@@ -101,44 +177,4 @@ enum TableError {
     Kernel(#[from] kinglet_kernels::KernelError),
     #[error(transparent)]
     Shape(#[from] MatrixShapeError),
-}
-
-/// Noise, as zeros might be faster than a real model.
-fn noise(count: usize) -> impl Iterator<Item = i8> {
-    let mut state = 0x9e37_79b9_u32;
-    (0..count).map(move |_| {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state as i8
-    })
-}
-
-/// Nanoseconds that one product takes, in the median of the rounds. The first round only warms up.
-fn median(
-    kernels: Kernels,
-    rows: &QuantizedRows<'_>,
-    weights: &Weights<'_>,
-) -> Result<f64, kinglet_kernels::KernelError> {
-    let mut out = vec![0.0; rows.rows() * SIZE];
-    let mut rounds = Vec::with_capacity(ROUNDS);
-    for round in 0..=ROUNDS {
-        let (start, mut products) = (Instant::now(), 0_u32);
-        while start.elapsed().as_nanos() < ROUND {
-            // Looking at the clock after every product would cost more than a small one.
-            for _ in 0..if rows.rows() == 1 { 64 } else { 1 } {
-                match weights {
-                    Weights::Int8(weights) => kernels.matmul(rows, weights, None, &mut out, SIZE)?,
-                    Weights::Int4(weights) => kernels.matmul_int4(rows, weights, None, &mut out, SIZE)?,
-                }
-                products += 1;
-            }
-        }
-        if round > 0 {
-            rounds.push(start.elapsed().as_nanos() as f64 / f64::from(products));
-        }
-    }
-    std::hint::black_box(&out);
-    rounds.sort_by(f64::total_cmp);
-    Ok(rounds.get(ROUNDS / 2).copied().unwrap_or(f64::NAN))
 }
