@@ -1,18 +1,22 @@
 //! How many instructions does a kernel execute? Run by `benchmarks/count_kernels.sh` under QEMU.
 //!
 //!     count_kernels INSTRUCTION_SET ROWS OUTPUTS INPUTS [int8|int4|int4-groups] [16x4|4x16|4x4 PERCENT]
+//!     count_kernels INSTRUCTION_SET FRAMES CHANNELS TAPS fsmn
 //!
 //! int4 weights have one scale an output, or one for each output and 32 inputs. With a shape of blocks PERCENT of these are
-//! left out, here and there.
+//! left out, here and there. fsmn is the symmetric convolution over time of an FSMN, or with one frame a step of a causal one.
 //!
 //! Quantizes and multiplies once, between marks that the counting plugin understands: region 0 is
-//! the quantization, region 1 the product. Prints the bytes of the weights, with scales and index.
+//! the quantization, region 1 the product or the convolution. Prints the bytes of the weights, with scales and index.
 
 use std::process::ExitCode;
 
-use kinglet_kernels::{InstructionSet, KernelError, Kernels, QuantizedRows};
+use kinglet_kernels::{
+    InstructionSet, KernelError, Kernels, QuantizedRows, Rows, TimeConvolution, time_ring,
+};
 use kinglet_model_format::{
-    BlockColumns, BlockIndex, BlockShape, Int4Matrix, Int8Matrix, SparseInt4Matrix, SparseInt8Matrix,
+    BlockColumns, BlockIndex, BlockShape, FloatMatrix, Int4Matrix, Int8Matrix, SparseInt4Matrix,
+    SparseInt8Matrix,
 };
 
 /// Instructions without effect, which the counter reads as the start and the end of a region.
@@ -34,6 +38,7 @@ fn main() -> ExitCode {
     }
     eprintln!(
         "usage: count_kernels INSTRUCTION_SET ROWS OUTPUTS INPUTS [int8|int4|int4-groups] [16x4|4x16|4x4 PERCENT]\n\
+         or     count_kernels INSTRUCTION_SET FRAMES CHANNELS TAPS fsmn\n\
          with instructions that exist here, and outputs and inputs in multiples of 16"
     );
     ExitCode::from(2)
@@ -46,6 +51,9 @@ fn count(arguments: &[&str]) -> Option<()> {
     let [rows, outputs, inputs] = [rows, outputs, inputs].map(|text| text.parse::<usize>().ok());
     let (rows, outputs, inputs) = (rows?, outputs?, inputs?);
     let kind = rest.first().copied().unwrap_or("int8");
+    if kind == "fsmn" {
+        return convolve(kernels, rows, outputs, inputs);
+    }
     if outputs % 16 + inputs % 16 > 0 || !["int8", "int4", "int4-groups"].contains(&kind) {
         return None;
     }
@@ -144,4 +152,26 @@ fn run(
     mark!(0x79);
     std::hint::black_box(&out);
     product.ok()
+}
+
+/// Convolves frames over time, or one frame with those before it in a ring.
+fn convolve(kernels: Kernels, frames: usize, channels: usize, taps: usize) -> Option<()> {
+    let values = vec![0.25; channels.next_multiple_of(16) * taps];
+    let left = if frames == 1 { taps.checked_sub(1)? } else { taps / 2 };
+    let weights = FloatMatrix::new(channels, taps, &values).ok()?;
+    let convolution = TimeConvolution { weights, left, add_input: true, add_to_out: true };
+    let source = vec![0.5; frames * channels];
+    let mut ring = vec![0.5; time_ring(taps, channels)];
+    let mut out = vec![0.0; frames * channels];
+    println!("{}", 4 * values.len());
+    mark!(0x71);
+    let result = if frames == 1 {
+        kernels.convolve_time_step(&convolution, &mut ring, 2 * taps, &source, &mut out)
+    } else {
+        let rows = Rows { values: &source, stride: channels };
+        kernels.convolve_time(&convolution, rows, frames, 0..frames, &mut out, channels)
+    };
+    mark!(0x79);
+    std::hint::black_box(&out);
+    result.ok()
 }
