@@ -26,7 +26,8 @@ mod quantize;
 pub use error::KernelError;
 pub use float::{
     AttentionShape, Cache, CacheMut, MAX_HEAD_WIDTH, MAX_TOP, Peak, Rows, Scored, TimeConvolution,
-    attend_scratch, dequantize_int4_row, dequantize_row, time_ring,
+    attend_scratch, dequantize_int4_row, dequantize_row, dequantize_sparse_int4_row, dequantize_sparse_row,
+    time_ring,
 };
 pub use instruction_set::{InstructionSet, Kernels, UnknownInstructionSet};
 pub use quantize::QuantizedRows;

@@ -13,7 +13,10 @@ use crate::project::{Input, Rounding, part, part_mut, prefix, prefix_mut};
 use crate::region::buffers;
 use crate::residual::Need;
 use crate::sizes::Sizes;
-use kinglet_kernels::{Cache, CacheMut, Kernels, Rows, dequantize_int4_row, dequantize_row};
+use kinglet_kernels::{
+    Cache, CacheMut, Kernels, Rows, dequantize_int4_row, dequantize_row, dequantize_sparse_int4_row,
+    dequantize_sparse_row,
+};
 use kinglet_model_format::{
     ActivationBits, Attention, CrossAttention, DecoderBlock, Matrix, Memory, Model, OutputHead, Sequence,
     StackConfig,
@@ -241,8 +244,9 @@ impl<'m, 'b> Decoder<'m, 'b> {
             match self.output.embedding {
                 Matrix::Int8(embedding) => dequantize_row(&embedding, token as usize, row)?,
                 Matrix::Int4(embedding) => dequantize_int4_row(&embedding, token as usize, row)?,
-                Matrix::SparseInt8(_) | Matrix::SparseInt4(_) => {
-                    return Err(Error::Unsupported("a block-sparse embedding"));
+                Matrix::SparseInt8(embedding) => dequantize_sparse_row(&embedding, token as usize, row)?,
+                Matrix::SparseInt4(embedding) => {
+                    dequantize_sparse_int4_row(&embedding, token as usize, row)?;
                 }
                 Matrix::Float(embedding) => {
                     let column = embedding.values().iter().skip(token as usize);

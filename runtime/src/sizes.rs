@@ -331,8 +331,5 @@ fn check_supported(model: &Model<'_>) -> Result<(), Error> {
     if config.frontend.sample_rate != SAMPLE_RATE {
         return Err(Error::Unsupported("another sample rate than 16 kHz"));
     }
-    if matches!(model.output().embedding, Matrix::SparseInt8(_) | Matrix::SparseInt4(_)) {
-        return Err(Error::Unsupported("a block-sparse embedding"));
-    }
     Ok(())
 }

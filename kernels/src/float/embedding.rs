@@ -1,6 +1,8 @@
 //! Rows of int8 and int4 matrices as floats.
 
-use kinglet_model_format::{INPUT_BLOCK, Int4Matrix, Int8Matrix, OUTPUT_BLOCK};
+use kinglet_model_format::{
+    BlockIndex, INPUT_BLOCK, Int4Matrix, Int8Matrix, OUTPUT_BLOCK, SparseInt4Matrix, SparseInt8Matrix,
+};
 
 use crate::KernelError;
 
@@ -43,6 +45,67 @@ pub fn dequantize_int4_row(
         let scale = matrix.scale(output, first);
         for (index, value) in values.iter_mut().enumerate() {
             *value = f32::from(matrix.value(output, first + index)) * scale;
+        }
+    }
+    Ok(())
+}
+
+/// [`dequantize_row`] of a matrix in blocks; zero where none is stored.
+///
+/// # Errors
+/// When the matrix has no such output or `out` is shorter than its inputs.
+pub fn dequantize_sparse_row(
+    matrix: &SparseInt8Matrix<'_>,
+    output: usize,
+    out: &mut [f32],
+) -> Result<(), KernelError> {
+    let (shape, values) = (matrix.index().shape(), matrix.values());
+    let scale = matrix.scales().get(output).copied().unwrap_or(0.0);
+    let row = output % shape.outputs() * shape.inputs();
+    fill_row(matrix.index(), [matrix.outputs(), matrix.inputs()], output, out, |block, input| {
+        let place = block * shape.weights() + row + input % shape.inputs();
+        f32::from(values.get(place).copied().unwrap_or(0)) * scale
+    })
+}
+
+/// [`dequantize_int4_row`] of a matrix in blocks; zero where none is stored.
+///
+/// # Errors
+/// When the matrix has no such output or `out` is shorter than its inputs.
+pub fn dequantize_sparse_int4_row(
+    matrix: &SparseInt4Matrix<'_>,
+    output: usize,
+    out: &mut [f32],
+) -> Result<(), KernelError> {
+    let (shape, values) = (matrix.index().shape(), matrix.values());
+    fill_row(matrix.index(), [matrix.outputs(), matrix.inputs()], output, out, |block, input| {
+        let (place, high) = shape.int4_place(output % shape.outputs(), input % shape.inputs());
+        let byte = values.get(block * (shape.weights() / 2) + place).copied().unwrap_or(0);
+        // Shifting the wanted half to the top and back extends its sign.
+        let value = if high { byte as i8 >> 4 } else { (byte << 4) as i8 >> 4 };
+        f32::from(value) * matrix.scale(output, input)
+    })
+}
+
+/// Writes the row of `output`, each stored weight as `weight` says for the number of its block and its input.
+fn fill_row(
+    index: BlockIndex<'_>,
+    [outputs, inputs]: [usize; 2],
+    output: usize,
+    out: &mut [f32],
+    weight: impl Fn(usize, usize) -> f32,
+) -> Result<(), KernelError> {
+    KernelError::check_range("output", output, 0, outputs - 1)?;
+    let given = out.len();
+    let too_short = KernelError::TooShort { name: "out", needed: inputs, given };
+    let out = out.get_mut(..inputs).ok_or(too_short)?;
+    out.fill(0.0);
+    let shape = index.shape();
+    if let Some(row) = index.rows().nth(output / shape.outputs()) {
+        for block in 0..row.columns.len() {
+            let first = row.columns.get(block) * shape.inputs();
+            let stored = out.iter_mut().enumerate().skip(first).take(shape.inputs());
+            stored.for_each(|(input, value)| *value = weight(row.first_block + block, input));
         }
     }
     Ok(())

@@ -25,7 +25,7 @@ mod time_convolution;
 
 pub use attention::{AttentionShape, MAX_HEAD_WIDTH, Rows, attend_scratch};
 pub use cached_attention::Cache;
-pub use embedding::{dequantize_int4_row, dequantize_row};
+pub use embedding::{dequantize_int4_row, dequantize_row, dequantize_sparse_int4_row, dequantize_sparse_row};
 pub use key_value_cache::CacheMut;
 pub use softmax::{MAX_TOP, Peak, Scored};
 pub use time_convolution::{TimeConvolution, time_ring};

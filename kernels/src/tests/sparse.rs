@@ -6,6 +6,7 @@ use kinglet_model_format::{
 };
 
 use super::*;
+use crate::{dequantize_sparse_int4_row, dequantize_sparse_row};
 
 /// A matrix `[outputs][inputs]` of which whole blocks are zero, in the form that a file has.
 struct SparseCase {
@@ -221,6 +222,31 @@ fn scalar_equals_dense() {
             let expected = case
                 .run(scalar, |rows, bias, out, stride| scalar.matmul_int4(rows, &dense, bias, out, stride));
             assert_eq!(bits(&case.run_int4(scalar)), bits(&expected), "{shape} int4");
+        }
+    }
+}
+
+#[test]
+fn rows_of_blocks_are_read_as_floats() {
+    for shape in BlockShape::ALL {
+        for (seed, (outputs, inputs)) in [(1, 1), (18, 70), (33, 37), (20, 1100)].into_iter().enumerate() {
+            let case = SparseCase::random(seed as u64 + 7, shape, 1, inputs, outputs, 40);
+            let (int8, int4) = (case.int8(), case.int4());
+            for output in 0..outputs {
+                let (mut first, mut second) = (vec![9.0; inputs], vec![9.0; inputs]);
+                dequantize_sparse_row(&int8, output, &mut first).unwrap();
+                dequantize_sparse_int4_row(&int4, output, &mut second).unwrap();
+                for input in 0..inputs {
+                    let want = f32::from(int8.value(output, input)) * int8.scales()[output];
+                    assert_eq!(first[input], want, "{shape} {output} {input}");
+                    let want = f32::from(int4.value(output, input)) * int4.scale(output, input);
+                    assert_eq!(second[input], want, "{shape} {output} {input}");
+                }
+            }
+            let mut row = vec![0.0; inputs];
+            assert!(dequantize_sparse_row(&int8, outputs, &mut row).is_err());
+            assert!(dequantize_sparse_row(&int8, 0, &mut row[1..]).is_err());
+            assert!(dequantize_sparse_int4_row(&int4, outputs, &mut row).is_err());
         }
     }
 }

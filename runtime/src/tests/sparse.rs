@@ -3,8 +3,9 @@
 use super::parity::packed_with;
 use super::streams::tokens_of;
 use kinglet_kernels::{InstructionSet, Kernels};
-use kinglet_model_format::pack::{PackOptions, Sparse, Weights};
-use kinglet_model_format::{BlockShape, Model};
+use kinglet_model_format::pack::{Overrides, PackOptions, Sparse, Weights};
+use kinglet_model_format::{BlockShape, Matrix, Model};
+use std::format;
 use std::vec::Vec;
 
 #[test]
@@ -39,6 +40,24 @@ fn pruned_models_give_the_same_on_every_instruction_set() {
             for kernels in Kernels::available() {
                 assert_eq!(tokens_of(model, kernels), want, "{block} {:?}", kernels.instruction_set());
             }
+        }
+    }
+}
+
+#[test]
+fn an_embedding_in_blocks_gives_the_same_tokens() {
+    for embedding in [Weights::Int8, Weights::Int4 { group_inputs: Some(32) }] {
+        let whole = packed_with("tiny-odd", &PackOptions { embedding, ..PackOptions::default() });
+        let want = tokens_of(Model::parse(whole.bytes()).expect("a model"), Kernels::detect());
+        for block in BlockShape::ALL {
+            let text =
+                format!("[[matrix]]\nname = \"decoder.embedding\"\nblock = \"{block}\"\nsparsity = 0\n");
+            let overrides = Overrides::parse(&text).expect("options");
+            let file =
+                packed_with("tiny-odd", &PackOptions { embedding, overrides, ..PackOptions::default() });
+            let model = Model::parse(file.bytes()).expect("a model");
+            assert!(matches!(model.output().embedding, Matrix::SparseInt8(_) | Matrix::SparseInt4(_)));
+            assert_eq!(tokens_of(model, Kernels::detect()), want, "{embedding:?} {block}");
         }
     }
 }
