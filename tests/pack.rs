@@ -3,6 +3,8 @@
 mod common;
 
 use common::{Folder, run};
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use std::path::Path;
 
 fn pack(folder: &Folder, arguments: &[&str], status: i32) -> (String, String, String) {
     let file = folder.path("model.kgl");
@@ -68,4 +70,109 @@ fn options_that_cannot_be_followed_are_named() {
         let (_, _, err) = pack(&folder, arguments, 2);
         assert!(err.contains(cause), "{arguments:?}: {err}");
     }
+}
+
+/// Name, shape and bytes of each tensor.
+type Tensors = Vec<(String, Vec<usize>, Vec<u8>)>;
+type Change<'a> = &'a dyn Fn(&mut Tensors);
+
+/// A copy of the fixture `tiny` whose tensors went through `change`.
+fn changed(folder: &Folder, change: Change<'_>) -> String {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny");
+    for name in ["config.json", "vocabulary.txt"] {
+        folder.write(name, &std::fs::read(fixture.join(name)).expect("bundled"));
+    }
+    let file = std::fs::read(fixture.join("model.safetensors")).expect("bundled");
+    let mut tensors: Vec<_> = SafeTensors::deserialize(&file)
+        .expect("tensors")
+        .iter()
+        .map(|(name, view)| (name.to_string(), view.shape().to_vec(), view.data().to_vec()))
+        .collect();
+    change(&mut tensors);
+    let views = tensors.iter().map(|(name, shape, data)| {
+        let kind = if data.len() == 2 * shape.iter().product::<usize>() { Dtype::F16 } else { Dtype::F32 };
+        (name, TensorView::new(kind, shape.clone(), data).expect("a tensor"))
+    });
+    let file = safetensors::serialize(views, None).expect("tensors");
+    folder.write("model.safetensors", &file);
+    folder.path("")
+}
+
+#[test]
+fn checkpoints_that_cannot_be_packed_are_named_with_what_is_wrong() {
+    const NAME: &str = "decoder.layers.0.feed_forward.up.weight";
+    let of = |tensors: &mut Tensors| tensors.iter().position(|tensor| tensor.0 == NAME).expect("it is there");
+    let float = |tensors: &mut Tensors, at: usize, value: f32| {
+        let place = of(tensors);
+        tensors[place].2[4 * at..4 * at + 4].copy_from_slice(&value.to_le_bytes());
+    };
+    let (missing, number) = (
+        format!("`{NAME}` is missing, expected shape [48, 32]"),
+        format!("`{NAME}` holds a value that is not"),
+    );
+    let shape = |found: &str| format!("tensor `{NAME}` is {found}, expected F32 [48, 32]");
+    let cases: [(Change<'_>, String); 7] = [
+        (
+            &|tensors| {
+                let place = of(tensors);
+                tensors.remove(place);
+            },
+            missing.clone(),
+        ),
+        (
+            &|tensors| {
+                let place = of(tensors);
+                tensors[place].0 = "decoder.layers.0.feed_forward.upp.weight".into();
+            },
+            missing,
+        ),
+        (&|tensors| float(tensors, 35, f32::NAN), format!("{number} a finite number, at position 35")),
+        (&|tensors| float(tensors, 0, f32::NEG_INFINITY), format!("{number} a finite number, at position 0")),
+        (
+            &|tensors| {
+                let place = of(tensors);
+                tensors[place].1.reverse();
+            },
+            shape("F32 [32, 48]"),
+        ),
+        (
+            &|tensors| {
+                let place = of(tensors);
+                let half = tensors[place].2.len() / 2;
+                tensors[place].2.truncate(half);
+            },
+            shape("F16 [48, 32]"),
+        ),
+        (
+            &|tensors| tensors.push(("decoder.layers.9.gate".into(), vec![1], vec![0; 4])),
+            "does not use: decoder.layers.9.gate".into(),
+        ),
+    ];
+    for (change, cause) in &cases {
+        let folder = Folder::new();
+        let input = changed(&folder, *change);
+        for options in [&[][..], &["--block", "4x4", "--sparsity", "0.5", "--weights", "int4"]] {
+            let output = folder.path("model.kgl");
+            let arguments = [&["pack", &input, "-o", &output], options].concat();
+            let (_, err) = run(&arguments, 2);
+            assert!(err.contains(cause), "{cause}: {err}");
+            assert!(!Path::new(&output).exists(), "{cause}");
+        }
+    }
+    let folder = Folder::new();
+    let input = changed(&folder, &|_| ());
+    folder.write("model.safetensors", b"no tensors");
+    let (_, err) = run(&["pack", &input, "-o", &folder.path("model.kgl")], 2);
+    assert!(err.contains("model.safetensors"), "{err}");
+}
+
+#[test]
+fn shapes_that_blocks_do_not_divide_are_padded_and_told() {
+    let folder = Folder::new();
+    let file = folder.path("model.kgl");
+    let arguments = ["pack", "tests/data/tiny-odd", "-o", &file, "--block", "16x4", "--sparsity", "0.5"];
+    let (out, _) = run(&arguments, 0);
+    let padded = out.lines().find(|line| line.contains("feed_forward.up.weight")).expect("such a matrix");
+    assert!(padded.contains("76 x 36") && padded.contains("padded to whole blocks"), "{padded}");
+    run(&["inspect", &file], 0);
 }

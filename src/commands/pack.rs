@@ -22,8 +22,8 @@ kinglet pack training/out/tiny-en --embedding int4-groups -o small.kgl\n  \
 kinglet pack training/out/tiny-en --share encoder=3,decoder=3 --residual-rank 16 -o shared.kgl\n  \
 kinglet pack training/out/tiny-en --block 4x4 --sparsity 0.25 --config careful.toml -o sparse.kgl\n\n\
 careful.toml, in which `*` stands for anything and the last entry that names a matrix decides:\n  \
-[[matrix]]\n  name = \"decoder.layers.*.attention.*\"\n  weights = \"int8\"      # int8, int4, int4-groups\n  \
-block = \"none\"        # 16x4, 4x16, 4x4, none\n\n  [[matrix]]\n  name = \"encoder.layers.*.feed_forward.*\"\n  sparsity = 0.5"
+[[matrix]]\n  name = \"decoder.layers.*_attention.*\"\n  weights = \"int4\"      # int8, int4, int4-groups, float\n  \
+group = 64            # of int4: inputs that share a scale\n  block = \"none\"        # 16x4, 4x16, 4x4, none\n\n  [[matrix]]\n  name = \"encoder.layers.*.feed_forward.*\"\n  sparsity = 0.5"
 )]
 pub struct Pack {
     /// The checkpoint folder
@@ -216,6 +216,22 @@ fn report(packed: &Packed, name: &str) -> io::Result<()> {
             tensor.bytes, tensor.name
         )?;
     }
+    let parameters: usize = packed.tensors.iter().map(|tensor| tensor.shape.0 * tensor.shape.1).sum();
+    let stored: f64 = packed
+        .tensors
+        .iter()
+        .map(|tensor| f64::from(tensor.density) * (tensor.shape.0 * tensor.shape.1) as f64)
+        .sum();
+    let bytes: usize = packed.tensors.iter().map(|tensor| tensor.bytes).sum();
+    let (count, density) =
+        (format!("{:.2} M", parameters as f64 / 1e6), format!("{:.1} %", stored * 100.0 / parameters as f64));
+    writeln!(
+        out,
+        "{:<16} {count:>14} {density:>8} {bytes:>11} {:>9}  {} tensors",
+        "all",
+        "",
+        packed.tensors.len()
+    )?;
     if !packed.shared.is_empty() {
         writeln!(
             out,

@@ -66,7 +66,9 @@ impl Storage {
             Weights::Float => store_float(name, rows, outputs, inputs),
             Weights::Int4 { group_inputs } => store_int4(name, rows, outputs, inputs, group_inputs),
         };
-        let Some(Sparse { block, sparsity }) = self.sparse else { return whole(rows) };
+        // A column of blocks has a number of two bytes at most: a matrix so wide that it has more stays whole.
+        let numbered = |sparse: &Sparse| inputs.div_ceil(sparse.block.inputs()) <= 1 << 16;
+        let Some(Sparse { block, sparsity }) = self.sparse.filter(numbered) else { return whole(rows) };
         let blocks = |rows: &[f32]| store_sparse(name, rows, outputs, inputs, block, self.weights);
         if let Some(sparsity) = sparsity {
             let pruned = prune(rows, outputs, inputs, block, sparsity);

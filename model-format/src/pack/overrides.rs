@@ -3,7 +3,8 @@
 //! ```toml
 //! [[matrix]]
 //! name = "encoder.layers.*.feed_forward.*"   # a name as in the checkpoint; `*` stands for anything
-//! weights = "int4-groups"                    # as after --weights
+//! weights = "int4"                           # as after --weights
+//! group = 64                                 # inputs that share a scale of int4, a multiple of 16
 //! block = "4x4"                              # as after --block, or "none": kept whole
 //! sparsity = 0.5                             # as after --sparsity
 //! ```
@@ -12,6 +13,7 @@
 
 use super::error::PackError;
 use super::options::{Sparse, Storage, Weights};
+use crate::matrix::INPUT_PAD;
 use crate::sparse::BlockShape;
 use serde::Deserialize;
 use std::format;
@@ -31,6 +33,7 @@ pub struct Overrides {
 struct Entry {
     name: String,
     weights: Option<String>,
+    group: Option<usize>,
     block: Option<String>,
     sparsity: Option<f32>,
 }
@@ -43,7 +46,11 @@ impl Overrides {
     pub fn parse(text: &str) -> Result<Self, PackError> {
         let overrides: Self = toml::from_str(text).map_err(|error| PackError::Options(error.to_string()))?;
         for entry in &overrides.entries {
-            entry.apply(Storage::default(), BlockShape::Outputs16Inputs4)?;
+            let usual = match entry.group {
+                Some(_) => Storage { weights: Weights::Int4 { group_inputs: None }, sparse: None },
+                None => Storage::default(),
+            };
+            entry.apply(usual, BlockShape::Outputs16Inputs4)?;
         }
         Ok(overrides)
     }
@@ -89,6 +96,15 @@ impl Entry {
         let mut result = storage;
         if let Some(weights) = &self.weights {
             result.weights = Weights::from_name(weights).ok_or_else(|| at_fault("weights", weights))?;
+        }
+        if let Some(group) = self.group {
+            let Weights::Int4 { group_inputs } = &mut result.weights else {
+                return Err(PackError::Options(format!("`{}`: only int4 has a `group`", self.name)));
+            };
+            if group == 0 || !group.is_multiple_of(INPUT_PAD) {
+                return Err(at_fault("group", &group.to_string()));
+            }
+            *group_inputs = Some(group);
         }
         match self.block.as_deref() {
             None => {}
@@ -149,7 +165,7 @@ mod tests {
 
     #[test]
     fn the_last_entry_decides() {
-        let text = "[[matrix]]\nname = \"encoder.*\"\nweights = \"int4\"\nblock = \"4x4\"\nsparsity = 0.25\n\
+        let text = "[[matrix]]\nname = \"encoder.*\"\nweights = \"int4\"\ngroup = 64\nblock = \"4x4\"\nsparsity = 0.25\n\
                     [[matrix]]\nname = \"*.value\"\nweights = \"int8\"\nblock = \"none\"\n\
                     [[matrix]]\nname = \"encoder.up.weight\"\nsparsity = 0.5\n";
         let overrides = Overrides::parse(text).expect("options");
@@ -160,7 +176,7 @@ mod tests {
                 .expect("a way to store it")
         };
         let block = BlockShape::Outputs4Inputs4;
-        let int4 = Weights::Int4 { group_inputs: None };
+        let int4 = Weights::Int4 { group_inputs: Some(64) };
         assert_eq!(
             of("encoder.up"),
             Storage { weights: int4, sparse: Some(Sparse { block, sparsity: Some(0.5) }) }
@@ -179,6 +195,8 @@ mod tests {
             ("[[matrices]]\nname = \"a\"\n", "unknown field `matrices`"),
             ("[[matrix]]\nweights = \"int8\"\n", "missing field `name`"),
             ("[[matrix]]\nname = \"a\"\nweights = \"int3\"\n", "weights `int3` is unknown"),
+            ("[[matrix]]\nname = \"a\"\ngroup = 24\n", "group `24` is unknown"),
+            ("[[matrix]]\nname = \"a\"\nweights = \"int8\"\ngroup = 32\n", "`a`: only int4 has a `group`"),
             ("[[matrix]]\nname = \"a\"\nblock = \"8x8\"\n", "block `8x8` is unknown"),
             ("[[matrix]]\nname = \"a\"\nsparsity = 1.5\n", "sparsity `1.5` is unknown"),
             ("[[matrix]]\nname = \"a\"\nsparsity = nan\n", "sparsity `NaN` is unknown"),
