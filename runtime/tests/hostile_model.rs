@@ -189,7 +189,7 @@ fn a_file_cut_short_is_refused_however_its_checksums_are_mended() {
 fn any_byte_of_the_tables_may_be_wrong() {
     use SectionKind::{Config, Layers, Tensors, Texts, Vocabulary};
     let changes: [fn(u8) -> u8; 4] = [|b| b ^ 1, |b| b ^ 0x80, |b| b.wrapping_add(1), |_| 0xFF];
-    for name in ["tiny", "tiny-odd", "sanm-chunk"] {
+    for name in ["tiny", "tiny-odd", "sanm-chunk", "shared"] {
         let tally = change_bytes(name, &[Config, Tensors, Layers, Vocabulary, Texts], 1, &changes);
         assert!(tally.refused > 0 && tally.ran > 0, "rules are checked, names are free: {tally:?}");
     }
@@ -207,7 +207,7 @@ fn any_byte_of_the_weights_may_be_wrong() {
 fn any_bit_of_any_byte_may_be_wrong() {
     let bits: [fn(u8) -> u8; 8] =
         [|b| b ^ 1, |b| b ^ 2, |b| b ^ 4, |b| b ^ 8, |b| b ^ 16, |b| b ^ 32, |b| b ^ 64, |b| b ^ 128];
-    for name in ["tiny", "tiny-odd", "sanm", "sanm-chunk"] {
+    for name in ["tiny", "tiny-odd", "sanm", "sanm-chunk", "shared"] {
         change_bytes(name, &SectionKind::ALL, 1, &bits);
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 fn main() -> std::io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
-    for name in ["tiny", "tiny-odd", "sanm", "sanm-chunk"] {
+    for name in ["tiny", "tiny-odd", "sanm", "sanm-chunk", "shared"] {
         let file = packed(name);
         for target in ["parse", "run"] {
             write(&corpus, target, &format!("{name}.kgl"), &file)?;

@@ -6,10 +6,10 @@
 
 use super::checkpoint::{CheckpointConfig, ShareConfig};
 use super::error::PackError;
-use super::lay_out::{store_int8, store_vector};
+use super::lay_out::{store_float, store_int8, store_vector};
 use super::low_rank;
 use super::network::Packer;
-use super::options::Storage;
+use super::options::{Storage, Weights};
 use super::writer::SlotList;
 use crate::layer::{Part, Role};
 use std::format;
@@ -205,9 +205,9 @@ impl Packer<'_> {
             }
         }
         if merged.is_empty() {
-            self.stated_residual(slots, role, prefix, shape)?;
+            self.stated_residual(slots, role, prefix, storage.weights, shape)?;
         } else {
-            self.own_residual(slots, role, prefix, &owner, shape)?;
+            self.own_residual(slots, role, prefix, &owner, storage.weights, shape)?;
         }
         Ok(true)
     }
@@ -228,6 +228,7 @@ impl Packer<'_> {
         slots: &mut SlotList,
         role: Role,
         prefix: &str,
+        weights: Weights,
         [outputs, inputs]: [usize; 2],
     ) -> Result<(), PackError> {
         let (left, right) = (format!("{prefix}.residual_left"), format!("{prefix}.residual_right"));
@@ -239,7 +240,7 @@ impl Packer<'_> {
                 )));
             }
             let factors = [self.take(&left, &[outputs, rank])?, self.take(&right, &[rank, inputs])?];
-            self.put_factors(slots, role, prefix, factors, [outputs, rank, inputs]);
+            self.put_factors(slots, role, prefix, weights, factors, [outputs, rank, inputs]);
         }
         let diagonal = format!("{prefix}.diagonal");
         if self.unused.contains(&diagonal) {
@@ -261,6 +262,7 @@ impl Packer<'_> {
         role: Role,
         prefix: &str,
         owner: &str,
+        weights: Weights,
         shape: [usize; 2],
     ) -> Result<(), PackError> {
         let [outputs, inputs] = shape;
@@ -283,7 +285,7 @@ impl Packer<'_> {
         };
         self.reports.push(report);
         if rank > 0 {
-            self.put_factors(slots, role, prefix, [kept.left, kept.right], [outputs, rank, inputs]);
+            self.put_factors(slots, role, prefix, weights, [kept.left, kept.right], [outputs, rank, inputs]);
         }
         if let Some(values) = kept.diagonal {
             self.put(slots, role, Part::Diagonal, store_vector(&format!("{prefix}.diagonal"), &values));
@@ -291,18 +293,20 @@ impl Packer<'_> {
         Ok(())
     }
 
-    /// Factors are int8: see `residual.rs` of the runtime for what the other kinds would cost.
+    /// Factors are int8, unless the matrix is f32: see `residual.rs` of the runtime for what each costs.
     fn put_factors(
         &mut self,
         slots: &mut SlotList,
         role: Role,
         prefix: &str,
+        weights: Weights,
         [left, right]: [Vec<f32>; 2],
         [outputs, rank, inputs]: [usize; 3],
     ) {
-        let left = store_int8(&format!("{prefix}.residual_left"), &left, outputs, rank);
+        let store = if weights == Weights::Float { store_float } else { store_int8 };
+        let left = store(&format!("{prefix}.residual_left"), &left, outputs, rank);
         self.put(slots, role, Part::ResidualLeft, left);
-        let right = store_int8(&format!("{prefix}.residual_right"), &right, rank, inputs);
+        let right = store(&format!("{prefix}.residual_right"), &right, rank, inputs);
         self.put(slots, role, Part::ResidualRight, right);
     }
 }

@@ -97,17 +97,27 @@ pub(super) struct Tolerance {
 }
 
 fn check(name: &str, tolerance: &Tolerance) {
-    check_packed(name, &packed(name), tolerance);
+    check_packed(name, &packed(name), "expected_int8_weights", tolerance);
 }
 
 /// Runs `file`, however it was packed, against what PyTorch says of the checkpoint `name`.
-pub(super) fn check_packed(name: &str, file: &Aligned, tolerance: &Tolerance) {
+/// `values` names the set: of the weights as floats, or rounded to int8.
+pub(super) fn check_packed(name: &str, file: &Aligned, values: &str, tolerance: &Tolerance) {
     let model = Model::parse(file.bytes()).expect("the packed fixture parses");
     let expected = Expected::open(name);
     let samples: Vec<i16> = expected.floats("audio").into_iter().map(quantize_sample).collect();
     let sizes = Sizes::of(&model, &Limits { utterance_seconds: 2.0, ..Limits::default() }).expect("sizes");
+    let tokens: Vec<u32> = expected.words("tokens").into_iter().map(u32::from_le_bytes).collect();
     for kernels in Kernels::available() {
-        check_kernels(kernels, &model, &sizes, &samples, &expected, tolerance);
+        check_kernels(
+            kernels,
+            &model,
+            &sizes,
+            &samples,
+            &|part| expected.floats(&format!("{values}.{part}")),
+            &tokens,
+            tolerance,
+        );
     }
 }
 
@@ -116,7 +126,8 @@ fn check_kernels(
     model: &Model<'_>,
     sizes: &Sizes,
     samples: &[i16],
-    expected: &Expected,
+    expected: &dyn Fn(&str) -> Vec<f32>,
+    tokens: &[u32],
     tolerance: &Tolerance,
 ) {
     let mut states = vec![0.0; sizes.frames * sizes.encoder_width];
@@ -126,7 +137,7 @@ fn check_kernels(
     let frames = frontend::run(kernels, model, samples, buffers, &mut states).expect("frontend");
     let values = frames * sizes.encoder_width;
     let last = model.config().frontend.convolutions - 1;
-    let want = expected.floats(&format!("expected_int8_weights.frontend.conv.{last}"));
+    let want = expected(&format!("frontend.conv.{last}"));
     assert_close("frontend", &states[..values], &want, tolerance.frontend);
 
     // From here on each part gets the expected input, so that an error shows where it arises.
@@ -139,7 +150,7 @@ fn check_kernels(
     let region = &mut memory.storage[memory.start..];
     let buffers = EncoderBuffers::carve(region, sizes).expect("encoder buffers");
     encoder::run(kernels, model, tables, frames, &mut states, buffers).expect("encoder");
-    let want = expected.floats("expected_int8_weights.encoder.norm");
+    let want = expected("encoder.norm");
     assert_close("encoder", &states[..values], &want, tolerance.encoder);
 
     states[..values].copy_from_slice(&want);
@@ -150,8 +161,7 @@ fn check_kernels(
     let mut memory = Aligned::new(&vec![0; DecoderBuffers::bytes(sizes)]);
     let buffers = DecoderBuffers::carve(&mut memory.storage[memory.start..], sizes).expect("decoder buffers");
     let mut decoder = Decoder::new(kernels, *model, tables, frames, sizes, cross, buffers);
-    let want = expected.floats("expected_int8_weights.logits");
-    let tokens: Vec<u32> = expected.words("tokens").into_iter().map(u32::from_le_bytes).collect();
+    let want = expected("logits");
     for (step, (token, want)) in tokens.iter().zip(want.chunks_exact(sizes.vocabulary)).enumerate() {
         let paths: Vec<u16> = (0..=step as u16).collect();
         let (tokens, path_stride) = (&[*token][..], paths.len());

@@ -1,6 +1,7 @@
 //! What layers add to shared matrices, against plain loops and against the model that shares nothing.
 
 use super::parity::{Tolerance, check_packed, packed_with};
+use super::sanm::float;
 use crate::project::{Input, Rounding, result_rows};
 use crate::residual::Need;
 use kinglet_kernels::{Kernels, Rows};
@@ -122,7 +123,22 @@ fn layers_that_share_and_add_back_all_they_lost_agree_with_pytorch() {
     // as the layers themselves, hence tolerances twice those of the model that shares nothing.
     for diagonal in [false, true] {
         let file = packed_with("tiny", &shared(64, diagonal));
-        check_packed("tiny", &file, &Tolerance { frontend: 0.02, encoder: 0.05, logits: 0.1 });
+        check_packed(
+            "tiny",
+            &file,
+            "expected_int8_weights",
+            &Tolerance { frontend: 0.02, encoder: 0.05, logits: 0.1 },
+        );
+    }
+}
+
+#[test]
+fn in_floats_nothing_is_lost() {
+    for diagonal in [false, true] {
+        let file = packed_with("tiny", &PackOptions { sharing: shared(64, diagonal).sharing, ..float() });
+        // Of the decoder, keys and values are int8 all the same.
+        let tolerance = Tolerance { frontend: 1e-4, encoder: 1e-4, logits: 0.02 };
+        check_packed("tiny", &file, "expected_float", &tolerance);
     }
 }
 
@@ -138,5 +154,8 @@ fn without_residuals_they_do_not() {
         .collect();
     assert!(ids.len() == 2 && ids[0] == ids[1]);
     let tolerance = Tolerance { frontend: 0.02, encoder: 0.3, logits: 0.3 };
-    assert!(std::panic::catch_unwind(|| check_packed("tiny", &file, &tolerance)).is_err());
+    assert!(
+        std::panic::catch_unwind(|| check_packed("tiny", &file, "expected_int8_weights", &tolerance))
+            .is_err()
+    );
 }

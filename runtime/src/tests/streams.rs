@@ -43,9 +43,14 @@ fn every_instruction_set_gives_the_same_tokens() {
         embedding: Weights::Int4 { group_inputs: None },
         ..PackOptions::default()
     };
-    for (name, options) in
-        [("tiny", PackOptions::default()), ("tiny-odd", PackOptions::default()), ("tiny-odd", int4)]
-    {
+    let plain = PackOptions::default;
+    for (name, options) in [
+        ("tiny", plain()),
+        ("tiny-odd", plain()),
+        ("tiny-odd", int4.clone()),
+        ("shared", plain()),
+        ("shared", int4),
+    ] {
         let file = packed_with(name, &options);
         let model = Model::parse(file.bytes()).expect("a model");
         let scalar = Kernels::new(kinglet_kernels::InstructionSet::Scalar).expect("scalar");

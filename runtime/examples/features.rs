@@ -1,34 +1,47 @@
 //! What the frontend of a model with a filter bank makes of raw 16 kHz mono samples (16 bits, little-endian).
 //!
 //! ```sh
-//! sox speech.wav -r 16000 -c 1 -b 16 -e signed -t raw - | cargo run --example features -- model.kgl > rows.f32
+//! sox speech.wav -r 16000 -c 1 -b 16 -e signed -t raw - |
+//!     cargo run -p kinglet-runtime --example features -- model.kgl > rows.f32
 //! ```
 //!
-//! Rows are written as f32 in the machine's order, as soon as they are complete.
+//! In place of a model a checkpoint folder will do. Rows are written as little-endian f32 as soon as they are complete.
 
+use kinglet_model_format::Model;
+use kinglet_model_format::pack::{Checkpoint, pack};
+use kinglet_runtime::{FeatureStream, feature_stream_memory};
 use std::error::Error;
 use std::io::{self, BufWriter, Read, Write};
-
-use kinglet::model_file::{Loading, ModelFile};
-use kinglet_model_format::Model;
-use kinglet_runtime::{FeatureStream, feature_stream_memory};
+use std::path::Path;
 
 /// Samples that are read at a time: 100 ms.
 const PIECE: usize = 1_600;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args_os().nth(1).ok_or("name a model whose frontend is a filter bank")?;
-    let file = ModelFile::open(path.as_ref(), Loading::Map)?;
-    let model = Model::parse(&file)?;
+    let path = Path::new(&path);
+    let file = if path.is_dir() {
+        pack(&Checkpoint::open(path)?, &mut |_, _| ())?.bytes
+    } else {
+        std::fs::read(path)?
+    };
+    // A model must begin on a 64-byte boundary.
+    let mut aligned = vec![0; file.len() + 64];
+    let start = aligned.as_ptr().align_offset(64);
+    aligned[start..start + file.len()].copy_from_slice(&file);
+    let model = Model::parse(&aligned[start..start + file.len()])?;
     let mut region = vec![0; feature_stream_memory(&model)?];
     let mut stream = FeatureStream::new(&model, &mut region)?;
 
     let mut input = io::stdin().lock();
     let mut output = BufWriter::new(io::stdout().lock());
-    let mut failure = Ok(());
+    let mut written = Ok(());
     let mut write = |row: &[f32]| {
-        let bytes: Vec<u8> = row.iter().flat_map(|value| value.to_ne_bytes()).collect();
-        failure = std::mem::replace(&mut failure, Ok(())).and_then(|()| output.write_all(&bytes));
+        for value in row {
+            if written.is_ok() {
+                written = output.write_all(&value.to_le_bytes());
+            }
+        }
     };
     let mut piece = Vec::new();
     while input.by_ref().take(2 * PIECE as u64).read_to_end(&mut piece)? > 0 {
@@ -38,6 +51,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         piece.clear();
     }
     stream.finish(&mut write)?;
-    failure?;
+    written?;
     Ok(output.flush()?)
 }
