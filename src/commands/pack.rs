@@ -123,7 +123,8 @@ enum Target {
 }
 
 impl Target {
-    /// The shape for which this processor needs the fewest instructions a weight; see benchmarks/kernels.md.
+    /// The shape for which this processor needs the fewest instructions a weight. That is one shape for all, by the
+    /// counts in docs/packing.md; a processor for which another is better has its arm here.
     fn block(self) -> BlockShape {
         match self {
             Self::Neon | Self::Dotprod | Self::I8mm | Self::Portable => BlockShape::Outputs16Inputs4,
