@@ -45,32 +45,34 @@ impl Operation for Convolve<'_> {
 
     #[inline(always)]
     fn run<L: Lanes, const TILE: usize, const DIMS: usize>(mut self, lanes: L) {
-        let channels = self.convolution.weights.outputs();
-        let whole = channels / LANES * LANES;
-        for channel in (0..whole).step_by(LANES) {
-            self.all_frames::<L, TILE>(lanes, channel, Whole);
-        }
-        if whole < channels {
-            self.all_frames::<L, TILE>(lanes, whole, Part(channels - whole));
-        }
-    }
-}
-
-impl Convolve<'_> {
-    #[inline(always)]
-    fn all_frames<L: Lanes, const TILE: usize>(&mut self, lanes: L, channel: usize, width: impl Width) {
         let (taps, left) = (self.convolution.weights.inputs(), self.convolution.left);
         let mut frame = self.range.start;
         while frame < self.range.end {
             let (behind, wanted) = (self.frames - frame, self.range.end - frame);
             if frame >= left && wanted >= TILE && behind >= TILE + (taps - 1 - left) {
-                self.tile::<L, TILE>(lanes, frame, 0..taps, channel, width);
+                self.all_channels::<L, TILE>(lanes, frame, 0..taps);
                 frame += TILE;
             } else {
                 let inside = left.saturating_sub(frame)..taps.min(behind.saturating_add(left));
-                self.tile::<L, 1>(lanes, frame, inside, channel, width);
+                self.all_channels::<L, 1>(lanes, frame, inside);
                 frame += 1;
             }
+        }
+    }
+}
+
+impl Convolve<'_> {
+    /// Frame by frame and not channel by channel: the same channels of many frames, where these lie a power of two apart,
+    /// would drive each other from the cache.
+    #[inline(always)]
+    fn all_channels<L: Lanes, const FRAMES: usize>(&mut self, lanes: L, frame: usize, taps: Range<usize>) {
+        let channels = self.convolution.weights.outputs();
+        let whole = channels / LANES * LANES;
+        for channel in (0..whole).step_by(LANES) {
+            self.tile::<L, FRAMES>(lanes, frame, taps.clone(), channel, Whole);
+        }
+        if whole < channels {
+            self.tile::<L, FRAMES>(lanes, frame, taps, whole, Part(channels - whole));
         }
     }
 

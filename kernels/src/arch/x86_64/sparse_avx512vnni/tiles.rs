@@ -10,9 +10,10 @@ use super::*;
 
 /// Most inputs of a tile of 16 rows; of a tile of 32, half as many. Both fit the first cache.
 const MOST_INPUTS: usize = 2048;
-/// Panels whose results wait for each other: then rows are written in long pieces. Where rows of the result are a power of
-/// two apart, a line of each row would otherwise drive those of the others from the cache before they are full.
+/// Panels whose results can wait for each other: then rows are written in long pieces.
 const WAITING: usize = 4;
+/// Bytes a multiple of which lies between rows whose lines drive each other from the first cache before they are full.
+const CROWDED: usize = 4096;
 
 /// A register for each group of 4 inputs; clearing them would take as long as a sparse product.
 type Registers = [MaybeUninit<__m512i>; MOST_INPUTS / 4];
@@ -83,22 +84,36 @@ unsafe fn tile<W: Weights, S: Shape, const VECTORS: usize>(
         let mut block_rows = weights.index().rows();
         for first_panel in (0..product.outputs.div_ceil(OUTPUT_BLOCK)).step_by(WAITING) {
             let panels = WAITING.min(product.outputs.div_ceil(OUTPUT_BLOCK) - first_panel);
-            for (index, sums) in all_waiting.iter_mut().enumerate().take(panels) {
-                let mut offset = _mm512_setzero_si512();
+            let whole = product.outputs - first_panel * OUTPUT_BLOCK >= WAITING * OUTPUT_BLOCK;
+            let crowded = (product.out_stride * size_of::<f32>()).is_multiple_of(CROWDED);
+            let at_once = if whole && !crowded { count / 16 * 16 } else { 0 };
+            let mut offsets = [_mm512_setzero_si512(); WAITING];
+            for (sums, offset) in all_waiting.iter_mut().zip(&mut offsets).take(panels) {
                 for index in 0..S::ROWS {
                     let Some(block_row) = block_rows.next() else { break };
-                    let sums = all_sums::<W, S, VECTORS>(weights, &block_row, inputs, unpacked, sums);
-                    offset = _mm512_mask_mov_epi32(offset, lanes::<S>(index), sums);
+                    let part = all_sums::<W, S, VECTORS>(weights, &block_row, inputs, unpacked, sums);
+                    *offset = _mm512_mask_mov_epi32(*offset, lanes::<S>(index), part);
                 }
-                let first_output = (first_panel + index) * OUTPUT_BLOCK;
-                for (vector, sums) in sums.iter_mut().enumerate().take(VECTORS) {
-                    let count = count.saturating_sub(16 * vector).min(16);
-                    scale::<W>(product, weights, (row + 16 * vector, count, first_output), sums, offset);
+            }
+            // Sixteen rows and then the next, so that the lines that are being filled stay few.
+            for first in (0..16 * VECTORS).step_by(16) {
+                for (panel, sums) in all_waiting.iter_mut().enumerate().take(panels) {
+                    let first_output = (first_panel + panel) * OUTPUT_BLOCK;
+                    let place = (row + first, count.saturating_sub(first).min(16), first_output);
+                    let sums = &raw mut sums[first / 16];
+                    let (out, stride) = if first < at_once {
+                        (
+                            product.out.add((row + first) * product.out_stride + first_output),
+                            product.out_stride,
+                        )
+                    } else {
+                        (sums.cast(), OUTPUT_BLOCK)
+                    };
+                    scale::<W>(product, weights, place, sums, offsets[panel], out, stride);
                 }
             }
             let first_output = first_panel * OUTPUT_BLOCK;
-            let whole = product.outputs - first_output >= WAITING * OUTPUT_BLOCK;
-            for index in 0..count {
+            for index in at_once..count {
                 let out = product.out.add((row + index) * product.out_stride + first_output);
                 for (panel, sums) in all_waiting.iter().enumerate() {
                     let (out, results) =
@@ -269,30 +284,34 @@ unsafe fn pass<S: Shape, I: ColumnId, const VECTORS: usize, const OUTPUTS: usize
     }
 }
 
-/// Makes results of the sums of a panel for `count` rows from `row` on.
+/// Makes results of the sums of a panel for `count` rows from `row` on, and writes those of 16 rows, `stride` apart: a row
+/// too many costs less than a branch.
 ///
 /// # Safety
-/// The rows and `first_output` must exist.
-#[inline]
+/// The rows and `first_output` must exist; the sums can be read, and 16 floats may be written at each of 16 places from
+/// `out` on, `stride` apart, which may be where the sums are.
+#[inline(never)] // The transposition needs all registers.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn scale<W: Weights>(
     product: &Product<'_>,
     weights: &W,
     (row, count, first_output): (usize, usize, usize),
-    sums: &mut [__m512i; OUTPUT_BLOCK],
+    sums: *const [__m512i; OUTPUT_BLOCK],
     offset: __m512i,
+    out: *mut f32,
+    stride: usize,
 ) {
     let bias = product.bias(first_output);
-    // SAFETY: the panel exists.
-    let scales = unsafe { weights.scales(first_output, 0) };
-    // A row too many costs less than a branch.
     let mut row_scales = [0.0; 16];
-    // SAFETY: these rows exist.
-    unsafe { row_scales.as_mut_ptr().copy_from_nonoverlapping(product.row_scales.add(row), count) };
-    *sums = transpose(*sums);
-    for (result, row_scale) in sums.iter_mut().zip(row_scales) {
-        let total = add_group::<W>(_mm512_setzero_ps(), _mm512_sub_epi32(*result, offset), scales);
-        *result = _mm512_castps_si512(finish::<W>(total, _mm512_set1_ps(row_scale), scales, bias));
+    // SAFETY: the panel and the rows exist, and all that is written may be.
+    unsafe {
+        let (scales, transposed) = (weights.scales(first_output, 0), transpose(*sums));
+        row_scales.as_mut_ptr().copy_from_nonoverlapping(product.row_scales.add(row), count);
+        for (index, (sum, row_scale)) in transposed.into_iter().zip(row_scales).enumerate() {
+            let total = add_group::<W>(_mm512_setzero_ps(), _mm512_sub_epi32(sum, offset), scales);
+            let result = finish::<W>(total, _mm512_set1_ps(row_scale), scales, bias);
+            _mm512_storeu_ps(out.add(index * stride), result);
+        }
     }
 }
 
