@@ -66,8 +66,8 @@ impl Storage {
             Weights::Float => store_float(name, rows, outputs, inputs),
             Weights::Int4 { group_inputs } => store_int4(name, rows, outputs, inputs, group_inputs),
         };
-        // A column of blocks has a number of two bytes at most: a matrix so wide that it has more stays whole.
-        let numbered = |sparse: &Sparse| inputs.div_ceil(sparse.block.inputs()) <= 1 << 16;
+        // Numbers and counts of columns have two bytes at most: a matrix so wide that they would need more stays whole.
+        let numbered = |sparse: &Sparse| inputs.div_ceil(sparse.block.inputs()) <= usize::from(u16::MAX);
         let Some(Sparse { block, sparsity }) = self.sparse.filter(numbered) else { return whole(rows) };
         let blocks = |rows: &[f32]| store_sparse(name, rows, outputs, inputs, block, self.weights);
         if let Some(sparsity) = sparsity {
@@ -103,5 +103,35 @@ impl PackOptions {
         };
         let block = self.sparse.map_or(BlockShape::Outputs16Inputs4, |sparse| sparse.block);
         self.overrides.storage(name, usual, block, used)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_matrix_with_more_columns_of_blocks_than_an_index_numbers_stays_whole() {
+        let most = 4 * usize::from(u16::MAX);
+        let sparse = Some(Sparse { block: BlockShape::Outputs16Inputs4, sparsity: Some(0.0) });
+        let storage = Storage { weights: Weights::Int8, sparse };
+        for (inputs, block) in [(most, Some(BlockShape::Outputs16Inputs4)), (most + 1, None)] {
+            let tensor = storage.store("w", &std::vec![1.0; inputs], 1, inputs);
+            assert_eq!(tensor.report.block, block);
+        }
+    }
+
+    #[test]
+    fn blocks_are_used_where_they_save_bytes() {
+        let (outputs, inputs) = (32, 64);
+        for block in BlockShape::ALL {
+            let storage = Storage { weights: Weights::Int8, sparse: Some(Sparse { block, sparsity: None }) };
+            let full: std::vec::Vec<f32> = (1..=outputs * inputs).map(|value| value as f32).collect();
+            assert_eq!(storage.store("w", &full, outputs, inputs).report.block, None);
+            let mut half = full;
+            half[..outputs * inputs / 2].fill(0.0);
+            let tensor = storage.store("w", &half, outputs, inputs);
+            assert_eq!((tensor.report.block, tensor.report.density), (Some(block), 0.5));
+        }
     }
 }
