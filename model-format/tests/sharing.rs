@@ -1,8 +1,10 @@
 //! Layers that share: what `pack` makes of them, and what the reader refuses.
 #![cfg(feature = "pack")]
 
-use kinglet_model_format::pack::{Checkpoint, Groups, PackError, PackOptions, Packed, Sharing, pack_with};
-use kinglet_model_format::{LayerKind, Model, Part, Role, SectionKind};
+use kinglet_model_format::pack::{
+    Checkpoint, Groups, Overrides, PackError, PackOptions, Packed, Sharing, pack_with,
+};
+use kinglet_model_format::{LayerKind, Model, Part, Role, SectionKind, TensorKind};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::path::{Path, PathBuf};
 
@@ -222,6 +224,27 @@ fn stated(name: &str, share: &str, more: &[Added<'_>]) -> Result<Packed, PackErr
 type Added<'a> = (&'a str, [usize; 2], f32);
 
 const QUERY: &str = "encoder.layers.1.attention.query";
+
+#[test]
+fn options_for_one_of_those_that_share_are_told() {
+    let with = |name: &str| {
+        let text = format!("[[matrix]]\nname = \"{name}\"\nweights = \"int4\"\n");
+        let overrides = Overrides::parse(&text).expect("options");
+        let options = PackOptions { sharing: sharing(0, false), overrides, ..PackOptions::default() };
+        pack_with(&Checkpoint::open(&fixture()).expect("a checkpoint"), &options, &mut |_, _| ())
+    };
+    let packed = with("encoder.layers.*.down").expect("packs");
+    assert!(packed.tensors.iter().any(|tensor| tensor.kind == TensorKind::Int4));
+    for layer in [0, 1] {
+        let message =
+            with(&format!("encoder.layers.{layer}.feed_forward.down")).expect_err("refused").to_string();
+        let [second, first] = [1, 0].map(|layer| format!("`encoder.layers.{layer}.feed_forward.down`"));
+        assert!(
+            message.contains(&format!("{second} uses {first}, for which the options are others")),
+            "{message}"
+        );
+    }
+}
 
 #[test]
 fn a_checkpoint_may_state_what_it_shares() {

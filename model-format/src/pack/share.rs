@@ -90,6 +90,7 @@ pub(crate) struct StackPlan {
 pub(crate) struct SharedMatrix {
     id: u32,
     shape: [usize; 2],
+    storage: Storage,
     /// `[outputs][inputs]`, as before rounding.
     rows: Vec<f32>,
 }
@@ -194,9 +195,14 @@ impl Packer<'_> {
                 if merged.is_empty() { self.take(&name, &shape)? } else { self.mean(&merged, &shape)? };
             let [outputs, inputs] = shape;
             let id = self.writer.tensor(storage.store(&name, &rows, outputs, inputs));
-            self.shared.insert(owner.clone(), SharedMatrix { id, shape, rows });
+            self.shared.insert(owner.clone(), SharedMatrix { id, shape, storage, rows });
         }
         match self.shared.get(&owner) {
+            Some(shared) if shared.shape == shape && shared.storage != storage => {
+                return Err(PackError::Share(format!(
+                    "`{prefix}` uses `{owner}`, for which the options are others: an entry must name both or neither"
+                )));
+            }
             Some(shared) if shared.shape == shape => slots.push((role, Part::Weight, shared.id)),
             _ => {
                 return Err(PackError::Share(format!(
