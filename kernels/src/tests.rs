@@ -10,6 +10,8 @@ use proptest::prelude::*;
 
 use crate::{InstructionSet, KernelError, Kernels, QuantizedRows};
 
+#[cfg(all(unix, not(miri)))]
+mod guard_pages;
 mod int4;
 mod sparse;
 
