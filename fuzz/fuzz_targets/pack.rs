@@ -1,7 +1,8 @@
 //! Any bytes as the tensors of a checkpoint whose config is right: an error, or a model that the reader accepts.
 #![no_main]
 
-use kinglet_fuzz::{Aligned, fixture};
+use kinglet_fuzz::files::Victim;
+use kinglet_fuzz::files::models::fixture;
 use kinglet_model_format::Model;
 use kinglet_model_format::pack::{Checkpoint, pack};
 use libfuzzer_sys::fuzz_target;
@@ -21,6 +22,6 @@ fuzz_target!(|data: &[u8]| {
     std::fs::write(folder.join("model.safetensors"), data).expect("the temporary folder can be written");
     let Ok(checkpoint) = Checkpoint::open(folder) else { return };
     if let Ok(packed) = pack(&checkpoint, &mut |_, _| ()) {
-        assert!(Model::parse(Aligned::new(&packed.bytes).bytes()).is_ok());
+        assert!(Model::parse(Victim::new(&packed.bytes).bytes()).is_ok());
     }
 });

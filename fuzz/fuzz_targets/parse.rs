@@ -1,12 +1,12 @@
 //! Any bytes as a model, as they are and with their checksums mended: an error, or a model that can be walked through.
 #![no_main]
 
-use kinglet_fuzz::{Aligned, mend, visit};
+use kinglet_fuzz::files::{Victim, mend, visit};
 use kinglet_model_format::{Model, Verify};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let file = Aligned::new(data);
+    let file = Victim::new(data);
     for verify in [Verify::All, Verify::Tables] {
         if let Ok(model) = Model::parse_with(file.bytes(), verify) {
             visit(&model);
@@ -14,7 +14,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let mut mended = data.to_vec();
     mend(&mut mended);
-    if let Ok(model) = Model::parse(Aligned::new(&mended).bytes()) {
+    if let Ok(model) = Model::parse(Victim::new(&mended).bytes()) {
         visit(&model);
     }
 });

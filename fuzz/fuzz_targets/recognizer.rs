@@ -1,7 +1,7 @@
 //! Any samples in chunks of any size: an error or utterances in order, never a panic.
 #![no_main]
 
-use kinglet_fuzz::{Aligned, packed};
+use kinglet_fuzz::files::{Victim, models};
 use kinglet_kernels::Kernels;
 use kinglet_model_format::Model;
 use kinglet_runtime::{Limits, Recognizer, SegmenterConfig, memory_required};
@@ -9,10 +9,10 @@ use libfuzzer_sys::fuzz_target;
 use std::sync::OnceLock;
 
 fuzz_target!(|data: &[u8]| {
-    static MODEL: OnceLock<Aligned> = OnceLock::new();
-    let file = MODEL.get_or_init(|| Aligned::new(&packed("tiny")));
+    static MODEL: OnceLock<Victim> = OnceLock::new();
+    let file = MODEL.get_or_init(|| Victim::new(&models::packed("tiny")));
     let model = Model::parse(file.bytes()).expect("the fixture");
-    let limits = Limits { utterance_seconds: 1.0, beam: 1 };
+    let limits = Limits { utterance_seconds: 1.0, ..Limits::default() };
     let mut region = vec![0xAA; memory_required(&model, &limits).expect("a size")];
     let mut recognizer =
         Recognizer::new(model, Kernels::detect(), limits, SegmenterConfig::default(), &mut region)
