@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# The parser and the scalar kernels under miri, which finds what is undefined though it works: minutes, and no part of CI.
+# Needs a nightly compiler with its interpreter: rustup toolchain install nightly --component miri,rust-src
+set -euo pipefail
+source "$(dirname "$0")/common.sh"
+
+cargo +nightly miri --version >/dev/null 2>&1 ||
+    missing "there is no miri (rustup toolchain install nightly --component miri,rust-src)"
+
+# Tests read their fixtures and make temporary files.
+export MIRIFLAGS="-Zmiri-disable-isolation" CARGO_TARGET_DIR=$PWD/target/miri
+# Instructions that miri does not know do not exist under it, so that only the scalar kernels run.
+cargo +nightly miri test --locked -p kinglet-kernels --lib -- scalar_is_the_definition scalar_equals_dense wrong_lengths \
+    rows_of_another_order no_rows halves float::tests::time_convolution float::tests::attention
+cargo +nightly miri test --locked -p kinglet-model-format --features pack --test damage --test rules -- \
+    fell_for index deaf
