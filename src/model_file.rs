@@ -37,8 +37,9 @@ enum Bytes {
 impl ModelFile {
     /// Opens `path`.
     ///
-    /// A mapped file must not be cut short while it is in use: the system would end the program. Replace a model by
-    /// writing a new file beside it and renaming it, as `kinglet pack` does, or use [`Loading::Read`].
+    /// A mapped file must not be cut short while it is in use, or the system ends the program, and not be written into: it
+    /// was checked when it was parsed, and is not checked again. Replace a model by writing a new file beside it and renaming
+    /// it, as `kinglet pack` does, or use [`Loading::Read`].
     pub fn open(path: &Path, loading: Loading) -> io::Result<Self> {
         let mut file = File::open(path)?;
         let metadata = file.metadata()?;
@@ -68,9 +69,8 @@ impl ModelFile {
 /// Maps a whole file, read-only.
 #[allow(unsafe_code)]
 fn map(file: &File) -> io::Result<Mmap> {
-    // SAFETY: the mapping is read-only and private to the type that owns it. Bytes that another process changes under it are
-    // still bytes, and every value that serves as a length or an index was copied out of them and checked when the model
-    // was parsed; weights are only added and multiplied. A file cut short ends the process with SIGBUS, which `open` documents.
+    // SAFETY: the mapping is read-only and private to the type that owns it. That no other process writes into the file while it
+    // is mapped is the caller's part, which `open` documents: the parser checks once what kernels then rely on.
     unsafe { Mmap::map(file) }
 }
 
