@@ -4,13 +4,14 @@
 set -uo pipefail
 source "$(dirname "$0")/common.sh"
 
-readonly STEPS=(hygiene test aarch64 format clippy deny docs no-std qemu)
+readonly STEPS=(hygiene test aarch64 aarch64-microphone format clippy deny docs no-std qemu)
 
 run_step() {
     case $1 in
     hygiene) scripts/hygiene.sh ;;
     test) scripts/test.sh ;;
     aarch64) scripts/test-aarch64.sh ;;
+    aarch64-microphone) scripts/test-aarch64-microphone.sh ;;
     format) cargo fmt --all --check && (cd qemu && cargo fmt --check) && (cd fuzz && cargo fmt --check) ;;
     clippy) scripts/clippy.sh ;;
     deny) scripts/deny.sh ;;

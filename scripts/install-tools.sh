@@ -34,6 +34,10 @@ if ! cargo deny --version >/dev/null 2>&1; then
 fi
 if grep -q '^name = "alsa-sys"$' Cargo.lock; then
     package "$(installed libasound2-dev)" libasound2-dev pkg-config
+    # The board's own, to build and to run under QEMU.
+    package "$(installed libasound2-dev:arm64)" libasound2-dev:arm64
+    # A terminal that a test can look at.
+    package "command -v tmux" tmux
 fi
 
 if ((${#packages[@]})); then

@@ -3,87 +3,31 @@
 
 mod common;
 
-use std::fs::OpenOptions;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::Duration;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 
-use common::{Folder, kinglet, recording};
+use common::microphone::{Format, Microphone, device, faulty_type, file_device};
+use common::{Folder, emulated, interrupt, kinglet, recording};
 use serde_json::Value;
 
-const SPEED: usize = 4;
+const PLAIN: Format = Format { rate: 16_000, channels: 1, samples: "s16" };
 
-/// `samples` at 16 kHz, as a device would give them at `rate`.
-fn at_rate(samples: &[f32], rate: usize) -> Vec<f32> {
-    let count = samples.len() * rate / 16_000;
-    let at = |index: usize| samples.get(index).copied().unwrap_or(0.0);
-    (0..count)
-        .map(|index| {
-            let place = index as f64 * 16_000.0 / rate as f64;
-            let (whole, part) = (place as usize, place.fract() as f32);
-            at(whole) * (1.0 - part) + at(whole + 1) * part
-        })
-        .collect()
-}
-
-fn bytes(sample: f32, format: &str) -> Vec<u8> {
-    match format {
-        "s16" => ((sample * 32_767.0) as i16).to_le_bytes().into(),
-        "s32" => ((f64::from(sample) * 2_147_483_647.0) as i32).to_le_bytes().into(),
-        _ => sample.to_le_bytes().into(),
-    }
-}
-
-/// An ALSA configuration whose only capture device reads `input`.
-fn configuration(folder: &Folder, input: &str) -> String {
-    let text = format!(
-        "pcm.nothing {{ type null }}\npcm.pipe {{\n type file\n slave.pcm nothing\n file /dev/null\n infile \"{input}\"\n \
-         format raw\n hint {{ show on\n description pipe }}\n}}\n"
-    );
-    folder.write("asoundrc", text.as_bytes())
-}
-
-/// Speaks into a device of this rate, channels and format, then ends the program as Ctrl-C does: the events, and the folder.
-fn listen(rate: usize, channels: usize, format: &'static str, arguments: &[&str]) -> Option<Vec<Value>> {
-    let folder = Folder::new();
-    let pipe = folder.path("pipe");
-    if !Command::new("mkfifo").arg(&pipe).status().is_ok_and(|status| status.success()) {
-        println!("skipped: mkfifo is missing");
-        return None;
-    }
-    let capture = format!("{rate}:{channels}:{format}");
+/// Speaks into a device of this format, then ends the program as Ctrl-C does: the events.
+fn listen(name: &str, format: Format, arguments: &[&str]) -> Option<Vec<Value>> {
+    let microphone = Microphone::new()?;
     let mut child = kinglet()
-        .args(["listen", "--device", "pipe", "--format", "json", "--capture", &capture])
+        .args(["listen", "--device", "pipe", "--format", "json", "--capture", &format.argument()])
         .args(arguments)
-        .env("ALSA_CONFIG_PATH", configuration(&folder, &pipe))
+        .env("ALSA_CONFIG_PATH", &microphone.configuration)
         .stdout(Stdio::piped())
         .spawn()
         .expect("the program starts");
-    let mut samples = vec![0.0; 16_000];
-    samples.extend(recording("amiable.wav"));
-    samples.extend([0.0; 40_000]);
-    let speech = at_rate(&samples, rate);
-    let writer = thread::spawn(move || {
-        let mut pipe = OpenOptions::new().write(true).open(pipe).expect("the pipe opens");
-        let silence = vec![0.0; rate / 20];
-        let pieces = speech.chunks(rate / 20).chain(std::iter::repeat(silence.as_slice()));
-        for piece in pieces {
-            let piece: Vec<u8> =
-                piece.iter().flat_map(|&sample| bytes(sample, format).repeat(channels)).collect();
-            // It fails once the program has ended.
-            if pipe.write_all(&piece).is_err() {
-                return;
-            }
-            thread::sleep(Duration::from_millis(50) / SPEED as u32);
-        }
-    });
+    let writer = microphone.speak(&recording(name), format);
     let mut events: Vec<Value> = Vec::new();
     for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
         let event: Value = serde_json::from_str(&line.expect("text")).expect("a JSON object on each line");
         if event["event"] == "final" {
-            let id = child.id().to_string();
-            assert!(Command::new("kill").args(["-INT", &id]).status().expect("kill runs").success());
+            interrupt(child.id());
         }
         events.push(event);
     }
@@ -92,29 +36,62 @@ fn listen(rate: usize, channels: usize, format: &'static str, arguments: &[&str]
     Some(events)
 }
 
+fn of<'e>(events: &'e [Value], kind: &str) -> Vec<&'e Value> {
+    events.iter().filter(|event| event["event"] == kind).collect()
+}
+
+fn text<'e>(event: &'e Value, name: &str) -> &'e str {
+    event[name].as_str().expect("a text")
+}
+
 #[test]
 fn what_is_said_comes_out_whatever_the_device_gives() {
-    for (rate, channels, format) in [(48_000, 2, "s16"), (44_100, 1, "s32"), (8_000, 1, "float")] {
-        let Some(events) = listen(rate, channels, format, &[]) else { return };
-        let finals: Vec<&Value> = events.iter().filter(|event| event["event"] == "final").collect();
-        assert_eq!(finals.len(), 1, "{rate} Hz {format}: {finals:?}");
-        let text = finals[0]["text"].as_str().expect("a text");
-        assert!(text.starts_with("Had he married a more amiable woman,"), "{rate} Hz {format}: {text}");
-        assert!(text.ends_with("amiable himself."), "{rate} Hz {format}: {text}");
-        let start = finals[0]["start"].as_f64().expect("a time");
-        assert!((0.5..3.0).contains(&start), "{start}");
-        assert_eq!(events[0]["event"], "device");
-        assert_eq!(events[0]["state"], "opened");
-        assert!(events.iter().any(|event| event["event"] == "level"));
-        assert!(!events.iter().any(|event| event["event"] == "overrun"), "{events:?}");
+    let formats = [(48_000, 2), (44_100, 1), (8_000, 1)];
+    let samples = ["s16", "s32", "float"];
+    for (row, (rate, channels)) in formats.into_iter().enumerate() {
+        for (column, samples) in samples.into_iter().enumerate() {
+            // Each rate and each format once is enough where it takes minutes.
+            if emulated() && row != column {
+                continue;
+            }
+            let format = Format { rate, channels, samples };
+            let Some(events) = listen("selfish.flac", format, &["--partial-interval", "0"]) else { return };
+            let finals = of(&events, "final");
+            assert_eq!(finals.len(), 1, "{format:?}: {finals:?}");
+            assert!(text(finals[0], "text").contains("selfish"), "{format:?}: {finals:?}");
+            let start = finals[0]["start"].as_f64().expect("a time");
+            assert!(emulated() || (0.5..3.0).contains(&start), "{start}");
+            assert_eq!((text(&events[0], "event"), text(&events[0], "state")), ("device", "opened"));
+            assert!(!of(&events, "level").is_empty());
+            assert!(of(&events, "partial").is_empty(), "none was asked for");
+            assert!(of(&events, "overrun").is_empty(), "{events:?}");
+        }
     }
+}
+
+#[test]
+fn words_are_shown_while_they_are_spoken_and_stable_ones_stay() {
+    let recording = if emulated() { "selfish.flac" } else { "amiable.wav" };
+    let Some(events) = listen(recording, PLAIN, &[]) else { return };
+    let (partials, finals) = (of(&events, "partial"), of(&events, "final"));
+    assert_eq!(finals.len(), 1, "{finals:?}");
+    let said = text(finals[0], "text");
+    assert!(partials.len() >= 2, "{events:?}");
+    let mut stable = "";
+    for partial in partials {
+        assert!(text(partial, "stable").starts_with(stable), "`{stable}` was taken back: {partial}");
+        stable = text(partial, "stable");
+        assert_eq!(partial["start"], finals[0]["start"]);
+        assert!(partial["end"].as_f64() <= finals[0]["end"].as_f64().map(|end| end + 0.5), "{partial}");
+    }
+    assert!(said.starts_with(stable), "`{stable}` was taken back: {said}");
 }
 
 #[test]
 fn transcript_and_audio_are_kept() {
     let kept = Folder::new();
     let (subtitles, audio) = (kept.path("said.srt"), kept.path("audio"));
-    if listen(16_000, 1, "s16", &["--output", &subtitles, "--save", &audio]).is_none() {
+    if listen("selfish.flac", PLAIN, &["--output", &subtitles, "--save", &audio]).is_none() {
         return;
     }
     let text = std::fs::read_to_string(&subtitles).expect("it is there");
@@ -122,16 +99,29 @@ fn transcript_and_audio_are_kept() {
     let saved: Vec<_> = std::fs::read_dir(&audio).expect("it is there").collect();
     assert_eq!(saved.len(), 1);
     let (out, _) = common::run(&["transcribe", &audio], 0);
-    assert!(out.starts_with("Had he married a more amiable woman,"), "{out}");
+    assert!(out.contains("selfish"), "{out}");
 }
 
 #[test]
 fn devices_that_cannot_be_used_end_with_status_3_and_a_next_step() {
     let folder = Folder::new();
-    let configuration = configuration(&folder, "/dev/zero");
-    for (arguments, told) in
-        [(["--device", "gone"], "`kinglet devices`"), (["--capture", "5:1:s16"], "try `plug")]
-    {
+    let mut configuration = device("pipe", &file_device("/dev/zero"));
+    configuration += &device("absent", &file_device("/no/such/file"));
+    let mut cases = vec![
+        (["--device", "gone"], "`kinglet devices`"),
+        (["--device", "absent"], "the device is not there; connect it"),
+        (["--capture", "5:1:s16"], "try `plug"),
+    ];
+    if let Some(faulty) = faulty_type(&folder) {
+        // 16 is EBUSY, 13 EACCES.
+        configuration += &faulty;
+        configuration += &device("busy", "type faulty\n open_error 16");
+        configuration += &device("closed", "type faulty\n open_error 13");
+        cases.push((["--device", "busy"], "the device is busy; end the program that records from it"));
+        cases.push((["--device", "closed"], "add your user to the group `audio`"));
+    }
+    let configuration = folder.write("asoundrc", configuration.as_bytes());
+    for (arguments, told) in cases {
         let device = if arguments[0] == "--capture" { &["--device", "pipe"][..] } else { &[] };
         let output = kinglet()
             .arg("listen")
@@ -140,11 +130,45 @@ fn devices_that_cannot_be_used_end_with_status_3_and_a_next_step() {
             .env("ALSA_CONFIG_PATH", &configuration)
             .output()
             .expect("the program starts");
-        let (_, err) = common::check(output, &arguments, 3);
-        assert!(err.contains(told), "{err}");
+        let (out, err) = common::check(output, &arguments, 3);
+        assert!(err.contains(told), "{arguments:?}: {err}");
+        assert!(out.is_empty(), "{arguments:?}: {out}");
     }
     let output =
         kinglet().arg("devices").env("ALSA_CONFIG_PATH", &configuration).output().expect("it starts");
     let (out, _) = common::check(output, &["devices"], 0);
     assert!(out.contains("pipe"), "{out}");
+}
+
+#[test]
+fn a_device_that_is_unplugged_is_told_of_waited_for_and_taken_up_again() {
+    let folder = Folder::new();
+    let Some(faulty) = faulty_type(&folder) else { return };
+    let gone = folder.path("gone");
+    let configuration = faulty + &device("usb", &format!("type faulty\n lasts_ms 300\n path \"{gone}\""));
+    let mut child = kinglet()
+        .args(["listen", "--device", "usb", "--format", "json"])
+        .env("ALSA_CONFIG_PATH", folder.write("asoundrc", configuration.as_bytes()))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut states = Vec::new();
+    for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
+        let event: Value = serde_json::from_str(&line.expect("text")).expect("a JSON object on each line");
+        if event["event"] != "device" {
+            continue;
+        }
+        states.push(text(&event, "state").to_string());
+        match states.len() {
+            2 => {
+                assert!(text(&event, "cause").contains("usb: "), "{event}");
+                // Plugged in again.
+                std::fs::remove_file(&gone).expect("it has gone");
+            }
+            3 => interrupt(child.id()),
+            _ => {}
+        }
+    }
+    assert!(child.wait().expect("it ends").success());
+    assert!(states.starts_with(&["opened".into(), "lost".into(), "opened".into()]), "{states:?}");
 }

@@ -249,7 +249,7 @@ impl<'m, 'r> Recognizer<'m, 'r> {
         let transcript = self.transcriber.transcribe_after(samples, known, &mut |_| ())?;
         let limits = StableLimits { sample: least.saturating_sub(CUT_MARGIN), tokens };
         self.hypothesis.update(&vocabulary, due.boundary, &transcript, limits);
-        schedule.done(due, &self.hypothesis);
+        schedule.done(due, |earliest, latest| self.hypothesis.boundary(earliest, latest));
         Ok(())
     }
 

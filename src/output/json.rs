@@ -16,7 +16,7 @@ pub(super) struct JsonWriter {
 }
 
 /// Three decimals: milliseconds of a time, and more than enough of a probability.
-pub(super) fn milli<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn milli<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64((value * 1000.0).round() / 1000.0)
 }
 

@@ -5,6 +5,8 @@ mod json;
 mod subtitles;
 mod text;
 
+pub use json::milli;
+
 use std::io::{self, Write};
 
 use serde::Serialize;

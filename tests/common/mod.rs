@@ -1,6 +1,8 @@
 //! What the end-to-end tests share: the program, folders that clean up after themselves, and audio made on the spot.
 #![allow(dead_code, reason = "each test file is a program of its own and uses a part of this")]
 
+pub mod microphone;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,6 +30,12 @@ pub fn kinglet() -> Command {
 pub fn run(arguments: &[&str], status: i32) -> (String, String) {
     let output = kinglet().args(arguments).output().expect("the program starts");
     check(output, arguments, status)
+}
+
+/// Does what Ctrl-C does.
+pub fn interrupt(process: u32) {
+    let status = Command::new("kill").args(["-INT", &process.to_string()]).status();
+    assert!(status.expect("kill runs").success());
 }
 
 pub fn check(output: Output, arguments: &[&str], status: i32) -> (String, String) {

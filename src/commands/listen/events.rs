@@ -1,6 +1,6 @@
 //! What happens while listening.
 
-use kinglet::output::Segment;
+use kinglet::output::{Segment, milli};
 use serde::Serialize;
 
 use super::to_seconds;
@@ -12,7 +12,9 @@ use kinglet_runtime::SAMPLE_RATE;
 pub(super) enum Event {
     /// What has been said so far of an utterance; nothing, where there were no words after all.
     Partial {
+        #[serde(serialize_with = "milli")]
         start: f64,
+        #[serde(serialize_with = "milli")]
         end: f64,
         /// Words that are never taken back: the text of the utterance begins with them.
         stable: String,

@@ -1,0 +1,114 @@
+//! Microphones for tests, made of ALSA's own plugins: a named pipe that is spoken into, and a device that fails.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use super::{Folder, emulated};
+
+/// Silence behind a recording, long enough for the utterance to end.
+const PAUSE: usize = 40_000;
+
+/// How much faster than somebody speaks: as fast as the recogniser surely follows. Under emulation it does not at all, so that
+/// the ring must hold what comes meanwhile.
+fn speed() -> f64 {
+    if emulated() { 0.7 } else { 4.0 }
+}
+
+/// A format in which a device records.
+#[derive(Debug, Clone, Copy)]
+pub struct Format {
+    pub rate: usize,
+    pub channels: usize,
+    pub samples: &'static str,
+}
+
+impl Format {
+    /// As `--capture` takes it.
+    pub fn argument(self) -> String {
+        format!("{}:{}:{}", self.rate, self.channels, self.samples)
+    }
+
+    /// `samples` at 16 kHz, as a device of this format would give them.
+    fn bytes(self, samples: &[f32]) -> Vec<u8> {
+        let at = |index: usize| samples.get(index).copied().unwrap_or(0.0);
+        let resampled = (0..samples.len() * self.rate / 16_000).map(|index| {
+            let place = index as f64 * 16_000.0 / self.rate as f64;
+            let (whole, part) = (place as usize, place.fract() as f32);
+            at(whole) * (1.0 - part) + at(whole + 1) * part
+        });
+        let sample = |sample: f32| -> Vec<u8> {
+            match self.samples {
+                "s16" => ((sample * 32_767.0) as i16).to_le_bytes().into(),
+                "s32" => ((f64::from(sample) * 2_147_483_647.0) as i32).to_le_bytes().into(),
+                _ => sample.to_le_bytes().into(),
+            }
+        };
+        resampled.flat_map(|value| sample(value).repeat(self.channels)).collect()
+    }
+}
+
+/// A microphone called `pipe`, and the configuration of ALSA in which it is.
+pub struct Microphone {
+    pub folder: Folder,
+    pub configuration: String,
+    pipe: String,
+}
+
+impl Microphone {
+    /// Nothing where the system has no named pipes.
+    pub fn new() -> Option<Self> {
+        let folder = Folder::new();
+        let pipe = folder.path("pipe");
+        if !Command::new("mkfifo").arg(&pipe).status().is_ok_and(|status| status.success()) {
+            println!("skipped: mkfifo is missing");
+            return None;
+        }
+        let configuration = folder.write("asoundrc", device("pipe", &file_device(&pipe)).as_bytes());
+        Some(Self { folder, configuration, pipe })
+    }
+
+    /// Speaks into it, and then gives silence until nobody listens any more.
+    pub fn speak(&self, samples: &[f32], format: Format) -> thread::JoinHandle<()> {
+        let pipe = self.pipe.clone();
+        let mut all = vec![0.0; 16_000];
+        all.extend_from_slice(samples);
+        all.extend([0.0; PAUSE]);
+        let (speech, silence) = (format.bytes(&all), format.bytes(&[0.0; 800]));
+        thread::spawn(move || {
+            let mut pipe = OpenOptions::new().write(true).open(pipe).expect("the pipe opens");
+            for piece in speech.chunks(silence.len()).chain(std::iter::repeat(silence.as_slice())) {
+                // It fails once the program has ended.
+                if pipe.write_all(piece).is_err() {
+                    return;
+                }
+                thread::sleep(Duration::from_secs_f64(0.05 / speed()));
+            }
+        })
+    }
+}
+
+/// A device that reads this file.
+pub fn file_device(input: &str) -> String {
+    format!("type file\n slave.pcm {{ type null }}\n file /dev/null\n infile \"{input}\"\n format raw")
+}
+
+/// The definition of a device, which `kinglet devices` lists.
+pub fn device(name: &str, definition: &str) -> String {
+    format!("pcm.{name} {{\n {definition}\n hint {{ show on\n description {name} }}\n}}\n")
+}
+
+/// The ALSA plugin `faulty`, compiled into `folder`, and the line that makes its type known; nothing where that cannot be done.
+pub fn faulty_type(folder: &Folder) -> Option<String> {
+    let library = folder.path("faulty.so");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/alsa/faulty.c");
+    let arguments =
+        ["-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-DPIC", source, "-lasound", "-o", &library];
+    if emulated() || !Command::new("cc").args(arguments).status().is_ok_and(|status| status.success()) {
+        println!("skipped: no C compiler for this machine's ALSA");
+        return None;
+    }
+    Some(format!("pcm_type.faulty {{ lib \"{library}\" }}\n"))
+}
