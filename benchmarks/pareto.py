@@ -35,7 +35,7 @@ def main():
         label = None if kind in labelled else {"Kinglet": "Kinglet, 300 utterances"}.get(kind, kind)
         labelled.add(kind)
         axes.errorbar(size, error, yerr=bars, fmt=marker, color=colour, ecolor=colour, elinewidth=0.7, capsize=2, label=label)
-        axes.annotate(name, (size, error), textcoords="offset points", xytext=(6, 5), fontsize=7)
+        axes.annotate(name, (size, error), textcoords="offset points", xytext=(4, 5), fontsize=7, rotation=25)
     axes.set(xscale="log", xlabel="model, MB", ylabel="word error on LibriSpeech, %", ylim=(0, None))
     ticks = (10, 14, 20, 28, 40, 75, 110)
     axes.set_xticks(ticks, map(str, ticks))

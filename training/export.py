@@ -2,6 +2,7 @@
 """Stage 4: the best student of a run becomes a checkpoint that `kinglet pack` stores without rounding anything anew.
 
   python training/export.py training/config/small.toml                  # into training/out/small
+  kinglet pack training/out/small --config training/out/small/pack.toml -o small.kgl
   python training/export.py CONFIG --transcribe ../shared/speech/dev -o student.jsonl   # what the student itself hears
 
 The second form is for `word_error.py student.jsonl packed.jsonl --tokens`: the packed model must repeat the student.
@@ -18,6 +19,7 @@ from tqdm import tqdm
 
 from checkpoint import decode, read_checkpoint, write_checkpoint
 from moonshine import token_limit
+from scheme import Rules
 from speech import read_folder
 from train import HERE, make_student
 
@@ -52,7 +54,22 @@ def main() -> None:
     tensors = {name: values.numpy() for name, values in student.tensors().items()}
     output = arguments.output or HERE / "out" / arguments.config.stem
     write_checkpoint(output, tensors, model_config, vocabulary)
+    (output / "pack.toml").write_text(pack_options(student, Rules(config["weights"])), encoding="ascii")
     print(f"{output}: {sum(values.size for values in tensors.values()) / 1e6:.2f} M parameters")
+
+
+def pack_options(student, rules: Rules) -> str:
+    """The rules in the words of `kinglet pack --config`, a matrix at a time."""
+    entries = []
+    for name, _ in student.matrices():
+        scheme = rules.of(name)
+        if scheme.bits < 32:
+            if scheme.bits == 4 and scheme.group not in (0, 32):
+                raise SystemExit(f"{name}: the packer knows groups of 32 inputs or of all, not of {scheme.group}")
+            weights = "int8" if scheme.bits == 8 else "int4-groups" if scheme.group else "int4"
+            block = "{}x{}".format(*scheme.block) if scheme.sparsity else "none"
+            entries.append(f'[[matrix]]\nname = "{name.removesuffix(".weight")}"\nweights = "{weights}"\nblock = "{block}"\n')
+    return "\n".join(entries)
 
 
 if __name__ == "__main__":

@@ -112,18 +112,18 @@ class Run:
 
     def train(self) -> None:
         settings = self.settings
-        with tqdm(total=settings["steps"], initial=self.step, unit="step", disable=self.rank > 0) as bar:
+        with tqdm(total=self.stop, initial=self.step, unit="step", disable=self.rank > 0) as bar:
             if self.step == 0:
                 self.report(bar, *self.validate())
-            while self.step < settings["steps"]:
+            while self.step < self.stop:
                 generator = numpy.random.default_rng((settings.get("seed", 1), self.step, self.rank))
                 for batch in batches(self.clips, settings["batch_seconds"], generator)[self.rank :: self.workers]:
                     self.update(batch, generator)
                     bar.update()
                     bar.set_postfix(self.recent, refresh=False)
-                    if self.step % settings.get("validate_every", 50) == 0 or self.step == settings["steps"]:
+                    if self.step % settings.get("validate_every", 50) == 0 or self.step == self.stop:
                         self.report(bar, *self.validate())
-                    if self.step >= settings["steps"]:
+                    if self.step >= self.stop:
                         return
 
     def update(self, batch: list[Clip], generator: numpy.random.Generator) -> None:
@@ -226,6 +226,7 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--stop", type=int, help="stop at this step of the schedule")
     arguments = parser.parse_args()
 
     torch.set_num_threads(arguments.threads)
@@ -238,6 +239,7 @@ def main() -> None:
             torch.cuda.set_device(arguments.device)
     run = Run(arguments.config, arguments.device)
     run.resume()
+    run.stop = min(run.settings["steps"], arguments.stop or run.settings["steps"])
     # Stopped by a shell or a scheduler as by Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
