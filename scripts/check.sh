@@ -4,7 +4,7 @@
 set -uo pipefail
 source "$(dirname "$0")/common.sh"
 
-readonly STEPS=(hygiene test aarch64 aarch64-microphone format clippy deny docs no-std qemu)
+readonly STEPS=(hygiene test aarch64 aarch64-microphone format clippy deny docs no-std fuzz qemu)
 
 run_step() {
     case $1 in
@@ -17,6 +17,7 @@ run_step() {
     deny) scripts/deny.sh ;;
     docs) RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps ;;
     no-std) scripts/no-std.sh ;;
+    fuzz) scripts/fuzz.sh ;;
     qemu) scripts/test-qemu.sh ;;
     *)
         echo "no step is named $1; there are: ${STEPS[*]}"

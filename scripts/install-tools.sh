@@ -19,6 +19,7 @@ for target in aarch64-unknown-none thumbv8m.main-none-eabihf; do
     timeout 120 rustup target add "$target" >/dev/null 2>&1 || echo "rustup has no $target here"
 done
 
+package "command -v c++" g++
 package "command -v qemu-aarch64" qemu-user
 package "command -v qemu-system-aarch64" qemu-system-arm
 package "command -v aarch64-linux-gnu-gcc" gcc-aarch64-linux-gnu

@@ -11,6 +11,4 @@ arguments=("$@")
 
 # The sanitizer is an unstable option; naming the target keeps it away from build scripts.
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address" CARGO_TARGET_DIR=$PWD/target/sanitize
-# The tests of guard pages bring an allocator of their own, which is what the sanitizer replaces.
-export RUSTFLAGS="$RUSTFLAGS --cfg sanitized"
 cargo test --locked --target "$host" --tests "${arguments[@]}"

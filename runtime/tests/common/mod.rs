@@ -70,6 +70,6 @@ fn fill(region: &mut Vec<u8>, needed: usize) {
 }
 
 /// A chirp: something in every band.
-pub fn chirp(samples: i32) -> Vec<i16> {
-    (0..samples).map(|i| ((i * i / 64 % 20_000) - 10_000) as i16).collect()
+pub fn chirp(samples: u32) -> Vec<i16> {
+    (0..i64::from(samples)).map(|i| ((i * i / 64 % 20_000) - 10_000) as i16).collect()
 }
