@@ -6,7 +6,7 @@ mod common;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
-use common::microphone::{Format, Microphone, device, faulty_type, file_device};
+use common::microphone::{Format, Microphone, device, faulty_type, file_device, usual_speed};
 use common::{Folder, emulated, interrupt, kinglet, recording};
 use serde_json::Value;
 
@@ -22,7 +22,7 @@ fn listen(name: &str, format: Format, arguments: &[&str]) -> Option<Vec<Value>> 
         .stdout(Stdio::piped())
         .spawn()
         .expect("the program starts");
-    let writer = microphone.speak(&recording(name), format);
+    let writer = microphone.speak(&recording(name), format, usual_speed());
     let mut events: Vec<Value> = Vec::new();
     for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
         let event: Value = serde_json::from_str(&line.expect("text")).expect("a JSON object on each line");

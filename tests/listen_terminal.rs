@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::thread;
 use std::time::Duration;
 
-use common::microphone::{Format, Microphone};
+use common::microphone::{Format, Microphone, usual_speed};
 use common::{Folder, emulated, recording};
 use kinglet_model_format::{Model, SectionKind};
 
@@ -93,7 +93,7 @@ fn words_run_in_one_line_and_leave_nothing_behind() {
     }
     let Some(microphone) = Microphone::new() else { return };
     let Some(terminal) = Terminal::open("words", &command(&microphone, "")) else { return };
-    let writer = microphone.speak(&recording("amiable.wav"), PLAIN);
+    let writer = microphone.speak(&recording("amiable.wav"), PLAIN, usual_speed());
     let (seen, screen) = terminal.watch();
     assert!(seen.len() >= 3, "{seen:?}");
     assert!(seen.iter().any(|line| line.starts_with("Had he married")), "{seen:?}");
@@ -119,11 +119,9 @@ fn with_other_letters() -> Vec<u8> {
         .expect("there is one");
     let range = section.offset..section.offset + section.bytes.len();
     let base = aligned.as_ptr() as usize;
-    for (old, new) in [
-        (" respectable", " \u{65e5}\u{672c}\u{8a9e}ab"),
-        (" more", " m\u{f6}e"),
-        (" might", " \u{3bc}\u{3af}x"),
-    ] {
+    for (old, new) in
+        [(" respect", " \u{65e5}\u{672c}x"), (" more", " m\u{f6}e"), (" might", " \u{3bc}\u{3af}x")]
+    {
         assert_eq!(old.len(), new.len());
         let pieces = (0..model.vocabulary().len() as u32).map(|token| model.vocabulary().piece(token));
         let piece =
@@ -149,14 +147,14 @@ fn letters_of_more_than_one_byte_or_column_fit_too() {
     let Some(terminal) = Terminal::open("letters", &command(&microphone, &format!("--model {model}"))) else {
         return;
     };
-    let writer = microphone.speak(&recording("amiable.wav"), PLAIN);
+    let writer = microphone.speak(&recording("amiable.wav"), PLAIN, usual_speed());
     let (seen, screen) = terminal.watch();
     assert!(
         seen.iter().any(|line| line.contains("m\u{f6}e") || line.contains("\u{3bc}\u{3af}x")),
         "{seen:?}"
     );
     let text = screen.join("\n");
-    assert!(text.contains("\u{65e5}\u{672c}\u{8a9e}ab") && text.contains("m\u{f6}e"), "{text}");
+    assert!(text.contains("\u{65e5}\u{672c}xable") && text.contains("m\u{f6}e"), "{text}");
     assert_eq!(text.matches("Had he married").count(), 1, "running words were left behind: {text}");
     terminal.tmux(&["send-keys", "C-c"]);
     writer.join().expect("it ends");

@@ -217,9 +217,10 @@ impl Session<'_, '_> {
             let lost_seconds = received.lost_frames as f64 / f64::from(rate);
             self.tell(&Event::Overrun { lost_seconds, device_overruns: received.overruns })?;
         }
+        let Some(speed) = self.pace.speed() else { return Ok(()) };
         if received.fill > TOO_FULL && !self.behind {
-            let waiting = received.frames as f64 / f64::from(rate);
-            self.tell(&Event::Behind { speed: self.pace.speed(), waiting_seconds: waiting })?;
+            let waiting_seconds = received.frames as f64 / f64::from(rate);
+            self.tell(&Event::Behind { speed, waiting_seconds })?;
         }
         self.behind = received.fill > TOO_FULL || self.behind && received.fill > TOO_FULL / 4.0;
         Ok(())

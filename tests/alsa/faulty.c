@@ -17,6 +17,7 @@ struct faulty {
     snd_pcm_ioplug_t plug;
     long lasts_ms;
     char path[256];
+    int gone;
     struct timespec begun;
 };
 
@@ -37,7 +38,7 @@ static int start(snd_pcm_ioplug_t *plug)
 static int prepare(snd_pcm_ioplug_t *plug)
 {
     const struct faulty *device = plug->private_data;
-    return device->path[0] && !access(device->path, F_OK) ? -ENODEV : 0;
+    return device->gone ? -ENODEV : 0;
 }
 
 static int stop(snd_pcm_ioplug_t *plug)
@@ -51,9 +52,11 @@ static snd_pcm_sframes_t pointer(snd_pcm_ioplug_t *plug)
     struct faulty *device = plug->private_data;
     long now = elapsed_ms(device);
     if (device->lasts_ms > 0 && now > device->lasts_ms) {
-        FILE *gone = device->path[0] ? fopen(device->path, "w") : NULL;
-        if (gone)
-            fclose(gone);
+        /* Once only: it may be plugged in again while nobody has closed this device yet. */
+        FILE *file = device->path[0] && !device->gone ? fopen(device->path, "w") : NULL;
+        if (file)
+            fclose(file);
+        device->gone = 1;
         return -ENODEV;
     }
     return (snd_pcm_sframes_t)(now * (RATE / 1000) % plug->buffer_size);
@@ -74,7 +77,7 @@ static int close_device(snd_pcm_ioplug_t *plug)
 }
 
 static const snd_pcm_ioplug_callback_t CALLBACKS = {
-    .prepare = prepare, .start = start, .stop = stop, .pointer = pointer, 
+    .prepare = prepare, .start = start, .stop = stop, .pointer = pointer,
     .transfer = transfer, .close = close_device,
 };
 

@@ -11,9 +11,9 @@ use super::{Folder, emulated};
 /// Silence behind a recording, long enough for the utterance to end.
 const PAUSE: usize = 40_000;
 
-/// How much faster than somebody speaks: as fast as the recogniser surely follows. Under emulation it does not at all, so that
+/// How much faster than somebody speaks the recogniser surely follows. Under emulation it does not at all, so that
 /// the ring must hold what comes meanwhile.
-fn speed() -> f64 {
+pub fn usual_speed() -> f64 {
     if emulated() { 0.7 } else { 4.0 }
 }
 
@@ -70,8 +70,8 @@ impl Microphone {
         Some(Self { folder, configuration, pipe })
     }
 
-    /// Speaks into it, and then gives silence until nobody listens any more.
-    pub fn speak(&self, samples: &[f32], format: Format) -> thread::JoinHandle<()> {
+    /// Speaks into it so many times faster than usual among people, and then gives silence until nobody listens any more.
+    pub fn speak(&self, samples: &[f32], format: Format, speed: f64) -> thread::JoinHandle<()> {
         let pipe = self.pipe.clone();
         let mut all = vec![0.0; 16_000];
         all.extend_from_slice(samples);
@@ -84,7 +84,7 @@ impl Microphone {
                 if pipe.write_all(piece).is_err() {
                     return;
                 }
-                thread::sleep(Duration::from_secs_f64(0.05 / speed()));
+                thread::sleep(Duration::from_secs_f64(0.05 / speed));
             }
         })
     }

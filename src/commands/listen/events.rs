@@ -75,9 +75,9 @@ impl Pace {
         self.busy += busy;
     }
 
-    /// Seconds of audio a second.
-    pub(super) fn speed(&self) -> f64 {
-        self.audio / self.busy.max(1e-3)
+    /// Seconds of audio a second, once there was some.
+    pub(super) fn speed(&self) -> Option<f64> {
+        (self.audio > 0.0).then(|| self.audio / self.busy.max(1e-3))
     }
 }
 
@@ -118,12 +118,13 @@ mod tests {
     #[test]
     fn the_pace_follows_what_is_new() {
         let mut pace = Pace::default();
+        assert_eq!(pace.speed(), None);
         pace.add(10.0, 20.0);
-        assert_eq!(pace.speed(), 0.5);
+        assert_eq!(pace.speed(), Some(0.5));
         for _ in 0..100 {
             pace.add(1.0, 0.25);
         }
-        assert!((3.5..=4.0).contains(&pace.speed()), "{}", pace.speed());
+        assert!(pace.speed().is_some_and(|speed| (3.5..=4.0).contains(&speed)), "{:?}", pace.speed());
     }
 
     #[test]
