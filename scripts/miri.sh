@@ -12,6 +12,6 @@ export MIRIFLAGS="-Zmiri-disable-isolation" CARGO_TARGET_DIR=$PWD/target/miri
 # Instructions that miri does not know do not exist under it, so that only the scalar kernels run. Those that libm looks for
 # by itself are kept away from it.
 cargo +nightly miri test --locked -p kinglet-kernels --features libm/force-soft-floats --lib -- scalar_is_the_definition scalar_equals_dense wrong_lengths \
-    rows_of_another_order no_rows halves float::tests::time_convolution float::tests::attention
+    rows_of_another_order no_rows halves
 cargo +nightly miri test --locked -p kinglet-model-format --features pack --test damage --test rules -- \
     fell_for index deaf
