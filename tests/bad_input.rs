@@ -82,6 +82,15 @@ fn no_sound_gives_no_words() {
 }
 
 #[test]
+fn a_damaged_recording_whose_sums_overflow_is_survived() {
+    // Found by fuzzing: a predictor whose sum does not fit its integers.
+    let file = "tests/data/damaged/overflow.flac";
+    let output = kinglet().args(["transcribe", file]).output().expect("it starts");
+    assert!(matches!(output.status.code(), Some(0 | 2)), "{output:?}");
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"), "{output:?}");
+}
+
+#[test]
 fn clipped_samples_and_samples_that_are_no_numbers_are_survived() {
     let folder = Folder::new();
     let speech = recording("selfish.flac");

@@ -19,7 +19,7 @@ fn main() -> std::io::Result<()> {
         let tensors = fs::read(fixture(name).join("model.safetensors"))?;
         write(&corpus, "pack", &format!("{name}.safetensors"), &tensors)?;
     }
-    for folder in ["audio", "speech"] {
+    for folder in ["audio", "speech", "damaged"] {
         for entry in fs::read_dir(fixture(folder))? {
             let path = entry?.path();
             let bytes = fs::read(&path)?;
