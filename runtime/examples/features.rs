@@ -5,7 +5,7 @@
 //!     cargo run -p kinglet-runtime --example features -- model.kgl > rows.f32
 //! ```
 //!
-//! In place of a model a checkpoint folder will do. Rows are written as little-endian f32 as soon as they are complete.
+//! In place of a model a checkpoint folder will do. Rows are written as f32 as soon as they are complete.
 
 use kinglet_model_format::Model;
 use kinglet_model_format::pack::{Checkpoint, pack};
@@ -13,6 +13,7 @@ use kinglet_runtime::{FeatureStream, feature_stream_memory};
 use std::error::Error;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
+use zerocopy::IntoBytes;
 
 /// Samples that are read at a time: 100 ms.
 const PIECE: usize = 1_600;
@@ -37,10 +38,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut output = BufWriter::new(io::stdout().lock());
     let mut written = Ok(());
     let mut write = |row: &[f32]| {
-        for value in row {
-            if written.is_ok() {
-                written = output.write_all(&value.to_le_bytes());
-            }
+        if written.is_ok() {
+            written = output.write_all(row.as_bytes());
         }
     };
     let mut piece = Vec::new();

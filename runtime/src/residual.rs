@@ -1,8 +1,9 @@
 //! What a layer adds to a matrix that it shares: `left (right x) + diagonal * x`.
 //!
-//! The factors are small matrices like any other. As int8 they cost a sixteenth of a NEON dot product a weight, as f32
-//! a quarter and four times the bytes, so [`kinglet_model_format::pack`] stores int8; what runs is what the file holds.
-//! Rows between the factors are always rounded to int8: that error is to the residual as the residual is to the matrix.
+//! The factors are small matrices like any other, of whatever kind the file holds. `kinglet pack` stores int8: a quarter of
+//! the bytes of f32, and sixteen weights an SDOT. For one row at rank 16, a matrix of 512 x 512 takes 31,700 instructions
+//! on a Cortex-A76 and 68,200 on an A53; its factors 6,200 and 9,100 more (`count_kernels`), and 18 kB beside its 264 kB.
+//! Rows between int8 factors are rounded to int8: that error is to the residual as the residual is to the matrix.
 
 use crate::error::Error;
 use crate::project::{Input, Rounding, part, part_mut, prefix_mut, result_rows};

@@ -60,13 +60,21 @@ impl<'a> Bands<'a> {
 
     /// Logarithms of the energies of all bands, `[bands]`.
     pub(crate) fn log_energies(&self, power: &[f32; SPECTRUM], out: &mut [f32]) {
-        let mut rest = self.weights;
+        let mut weights = self.weights;
         for (energy, &[first, lanes]) in out.iter_mut().zip(self.places) {
-            let (weights, later) = rest.split_at(usize::from(lanes).min(rest.len()));
-            rest = later;
-            let (places, _) = power.get(usize::from(first)..).unwrap_or(&[]).as_chunks::<WIDTH>();
-            let products = places.iter().zip(weights).map(|(&power, &weight)| Lanes(power) * weight);
-            *energy = products.fold(Lanes::all(0.0), |sum, product| sum + product).sum();
+            let mut place = usize::from(first);
+            let mut sum = Lanes::all(0.0);
+            for _ in 0..lanes {
+                let Some((&weight, rest)) = weights.split_first() else { break };
+                let Some(power) = power.get(place..place + WIDTH).and_then(|power| power.first_chunk())
+                else {
+                    break;
+                };
+                sum = sum + Lanes(*power) * weight;
+                weights = rest;
+                place += WIDTH;
+            }
+            *energy = sum.sum();
         }
         logarithms(out);
     }
