@@ -22,7 +22,7 @@ fn listen(name: &str, format: Format, arguments: &[&str]) -> Option<Vec<Value>> 
         .stdout(Stdio::piped())
         .spawn()
         .expect("the program starts");
-    let writer = microphone.speak(&recording(name), format, usual_speed());
+    let speaker = microphone.speak(&recording(name), format, usual_speed());
     let mut events: Vec<Value> = Vec::new();
     for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
         let event: Value = serde_json::from_str(&line.expect("text")).expect("a JSON object on each line");
@@ -32,7 +32,7 @@ fn listen(name: &str, format: Format, arguments: &[&str]) -> Option<Vec<Value>> 
         events.push(event);
     }
     assert!(child.wait().expect("it ends").success());
-    writer.join().expect("it ends");
+    speaker.stop();
     Some(events)
 }
 

@@ -93,7 +93,7 @@ fn words_run_in_one_line_and_leave_nothing_behind() {
     }
     let Some(microphone) = Microphone::new() else { return };
     let Some(terminal) = Terminal::open("words", &command(&microphone, "")) else { return };
-    let writer = microphone.speak(&recording("amiable.wav"), PLAIN, usual_speed());
+    let speaker = microphone.speak(&recording("amiable.wav"), PLAIN, usual_speed());
     let (seen, screen) = terminal.watch();
     assert!(seen.len() >= 3, "{seen:?}");
     assert!(seen.iter().any(|line| line.starts_with("Had he married")), "{seen:?}");
@@ -103,7 +103,7 @@ fn words_run_in_one_line_and_leave_nothing_behind() {
     assert_eq!(text.matches("Had he married").count(), 1, "running words were left behind: {text}");
     assert!(text.ends_with("made amiable himself."), "{text}");
     terminal.tmux(&["send-keys", "C-c"]);
-    writer.join().expect("it ends");
+    speaker.stop();
 }
 
 /// The model with other letters in three of its words, as many bytes as before; its checksums are mended.
@@ -147,7 +147,7 @@ fn letters_of_more_than_one_byte_or_column_fit_too() {
     let Some(terminal) = Terminal::open("letters", &command(&microphone, &format!("--model {model}"))) else {
         return;
     };
-    let writer = microphone.speak(&recording("amiable.wav"), PLAIN, usual_speed());
+    let speaker = microphone.speak(&recording("amiable.wav"), PLAIN, usual_speed());
     let (seen, screen) = terminal.watch();
     assert!(
         seen.iter().any(|line| line.contains("m\u{f6}e") || line.contains("\u{3bc}\u{3af}x")),
@@ -157,5 +157,5 @@ fn letters_of_more_than_one_byte_or_column_fit_too() {
     assert!(text.contains("\u{65e5}\u{672c}xable") && text.contains("m\u{f6}e"), "{text}");
     assert_eq!(text.matches("Had he married").count(), 1, "running words were left behind: {text}");
     terminal.tmux(&["send-keys", "C-c"]);
-    writer.join().expect("it ends");
+    speaker.stop();
 }

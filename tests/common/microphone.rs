@@ -1,13 +1,18 @@
 //! Microphones for tests, made of ALSA's own plugins: a named pipe that is spoken into, and a device that fails.
 
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use super::{Folder, emulated};
 
+/// `O_NONBLOCK` of Linux on x86-64 and AArch64.
+const NONBLOCK: i32 = 0o4000;
 /// Silence behind a recording, long enough for the utterance to end.
 const PAUSE: usize = 40_000;
 
@@ -70,23 +75,50 @@ impl Microphone {
         Some(Self { folder, configuration, pipe })
     }
 
-    /// Speaks into it so many times faster than usual among people, and then gives silence until nobody listens any more.
-    pub fn speak(&self, samples: &[f32], format: Format, speed: f64) -> thread::JoinHandle<()> {
+    /// Speaks into it so many times faster than usual among people, and then gives silence until it is told to stop.
+    pub fn speak(&self, samples: &[f32], format: Format, speed: f64) -> Speaker {
         let pipe = self.pipe.clone();
         let mut all = vec![0.0; 16_000];
         all.extend_from_slice(samples);
         all.extend([0.0; PAUSE]);
         let (speech, silence) = (format.bytes(&all), format.bytes(&[0.0; 800]));
-        thread::spawn(move || {
-            let mut pipe = OpenOptions::new().write(true).open(pipe).expect("the pipe opens");
-            for piece in speech.chunks(silence.len()).chain(std::iter::repeat(silence.as_slice())) {
-                // It fails once the program has ended.
-                if pipe.write_all(piece).is_err() {
-                    return;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            // A device is opened more than once before it records. With a reader of our own the pipe never breaks in between, and
+            // without blocking nothing waits for a program that has ended.
+            let pipe = OpenOptions::new().read(true).write(true).custom_flags(NONBLOCK).open(pipe);
+            let mut pipe = pipe.expect("the pipe opens");
+            for mut piece in speech.chunks(silence.len()).chain(std::iter::repeat(silence.as_slice())) {
+                while !piece.is_empty() {
+                    if stopped.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    match pipe.write(piece) {
+                        Ok(written) => piece = &piece[written..],
+                        Err(cause) if cause.kind() == ErrorKind::WouldBlock => {
+                            thread::sleep(Duration::from_millis(2));
+                        }
+                        Err(cause) => panic!("the pipe cannot be written to: {cause}"),
+                    }
                 }
                 thread::sleep(Duration::from_secs_f64(0.05 / speed));
             }
-        })
+        });
+        Speaker { stop, thread }
+    }
+}
+
+/// Somebody who speaks into a microphone.
+pub struct Speaker {
+    stop: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Speaker {
+    pub fn stop(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("it ends");
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: the program, folders that clean up after themselves, and audio made on the spot.
 #![allow(dead_code, reason = "each test file is a program of its own and uses a part of this")]
 
+#[cfg(unix)]
 pub mod microphone;
 
 use std::path::{Path, PathBuf};
