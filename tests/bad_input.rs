@@ -124,7 +124,7 @@ fn long_recordings_need_no_more_memory() {
     let Ok(megabytes) = peak.split_whitespace().next().expect("a number").parse::<f64>() else {
         return eprintln!("skipped: peak memory is unknown here");
     };
-    // 13 MB of model, a debug build's own code, the recogniser.
+    // 28 MB of model, a debug build's own code, the recogniser.
     assert!(megabytes < 70.0, "{out}{err}");
 }
 
