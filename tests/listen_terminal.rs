@@ -53,14 +53,13 @@ impl Terminal {
     fn watch(&self) -> (Vec<String>, Vec<String>) {
         let mut seen: Vec<String> = Vec::new();
         for _ in 0..1200 {
-            let lines = self.lines(true);
+            let lines = self.lines(false);
             if lines.iter().any(|line| line.starts_with('[')) {
                 // Whatever else would come has come.
                 thread::sleep(Duration::from_millis(300));
                 return (seen, self.lines(true));
             }
-            let running =
-                self.lines(false).into_iter().filter(|line| !line.contains("listening")).collect::<Vec<_>>();
+            let running: Vec<String> = lines.into_iter().filter(|line| !line.contains("listening")).collect();
             assert!(running.len() <= 1, "running words take one line: {running:?}");
             if let Some(line) = running.first().filter(|line| seen.last() != Some(line)) {
                 seen.push(line.clone());
