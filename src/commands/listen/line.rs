@@ -74,11 +74,11 @@ mod tests {
 
     #[test]
     fn of_a_long_line_the_end_is_shown_in_whole_words() {
-        assert_eq!(line("One two", "three", 12), "... |three");
+        assert_eq!(line("One two", "three", 12), "|... three");
         assert_eq!(line("One two three four", "five", 20), "... three four| five");
         assert_eq!(line("One two three four", "five", 13), "... four| five");
         assert_eq!(line("One two three", "", 9), "... three|");
-        assert_eq!(line("", "incomprehensible", 10), "... |nsible");
+        assert_eq!(line("", "incomprehensible", 10), "|... nsible");
         assert_eq!(line("One two", "three", 3), "|");
     }
 
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(line("Käthe", "möchte", 12), "Käthe| möchte");
         // Two columns each.
         assert_eq!(line("\u{65e5}\u{672c}", "\u{8a9e}", 7), "\u{65e5}\u{672c}| \u{8a9e}");
-        assert_eq!(line("\u{65e5}\u{672c}", "\u{8a9e}", 6), "... |\u{8a9e}");
+        assert_eq!(line("\u{65e5}\u{672c}", "\u{8a9e}", 6), "|... \u{8a9e}");
         // A combining accent has none.
         assert_eq!(line("", "e\u{301}te\u{301}", 3), "|e\u{301}te\u{301}");
         for columns in 0..40 {
