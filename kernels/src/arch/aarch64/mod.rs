@@ -2,7 +2,9 @@
 //! loops are inline assembly, whole, so that no register is left to chance.
 
 mod detect;
+#[cfg_attr(not(feature = "sparse"), allow(dead_code, reason = "some of it serves sparse kernels alone"))]
 mod finish;
+#[cfg_attr(not(feature = "sparse"), allow(dead_code, reason = "as above"))]
 mod int4;
 mod matmul_i4_dotprod;
 mod matmul_i4_i8mm;
@@ -11,6 +13,7 @@ mod matmul_i8_dotprod;
 mod matmul_i8_i8mm;
 mod matmul_i8_neon;
 mod quantize;
+#[cfg_attr(not(feature = "sparse"), path = "sparse_scalar.rs")]
 mod sparse;
 
 pub(crate) use detect::exists;
