@@ -55,11 +55,7 @@ pub fn transcribe<S: Sink>(
         let mut region = vec![0; memory];
         let mut transcriber = Transcriber::new(model, kernels, limits, &mut region)?;
         return read_all(inputs, limits, &mut queue, &mut |utterance| {
-            Event::Segment(Pending::Ready(recognise(
-                &mut transcriber,
-                utterance.start_sample,
-                utterance.samples,
-            )))
+            Event::Segment(Pending::Ready(recognise(&mut transcriber, utterance)))
         });
     }
     queue.capacity = threads * WAITING_PER_WORKER;
@@ -71,9 +67,9 @@ pub fn transcribe<S: Sink>(
         }
         let mut send = |utterance: CutUtterance<'_>| {
             let (reply, result) = channel();
-            let samples = utterance.samples.to_vec();
+            let CutUtterance { start_sample, samples, voiced_samples } = utterance;
             // It cannot fail: a worker ends only when this thread drops its side.
-            let _ = jobs.send(Job { start_sample: utterance.start_sample, samples, reply });
+            let _ = jobs.send(Job { start_sample, samples: samples.to_vec(), voiced_samples, reply });
             Event::Segment(Pending::Waiting(result))
         };
         let result = read_all(inputs, limits, &mut queue, &mut send);
@@ -87,6 +83,7 @@ type Recognised = Result<Option<Segment>, kinglet_runtime::Error>;
 struct Job {
     start_sample: u64,
     samples: Vec<i16>,
+    voiced_samples: u64,
     reply: Sender<Recognised>,
 }
 
@@ -95,9 +92,10 @@ fn work(model: Model<'_>, kernels: Kernels, limits: Limits, memory: usize, waiti
     let mut transcriber = Transcriber::new(model, kernels, limits, &mut region);
     loop {
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        let Ok(Job { start_sample, samples, reply }) = job else { return };
+        let Ok(Job { start_sample, samples, voiced_samples, reply }) = job else { return };
+        let utterance = CutUtterance { start_sample, samples: &samples, voiced_samples };
         let result = match &mut transcriber {
-            Ok(transcriber) => recognise(transcriber, start_sample, &samples),
+            Ok(transcriber) => recognise(transcriber, utterance),
             Err(cause) => Err(*cause),
         };
         // Nobody listens any more once the sink has stopped.
@@ -105,8 +103,10 @@ fn work(model: Model<'_>, kernels: Kernels, limits: Limits, memory: usize, waiti
     }
 }
 
-fn recognise(transcriber: &mut Transcriber<'_, '_>, start_sample: u64, samples: &[i16]) -> Recognised {
-    Ok(segment(start_sample, samples.len(), &transcriber.transcribe(samples)?))
+fn recognise(transcriber: &mut Transcriber<'_, '_>, utterance: CutUtterance<'_>) -> Recognised {
+    let CutUtterance { start_sample, samples, voiced_samples } = utterance;
+    let transcript = transcriber.transcribe(samples)?.if_spoken(voiced_samples);
+    Ok(segment(start_sample, samples.len(), &transcript))
 }
 
 /// What was said in an utterance, in times of the recording; `None` where nothing was.

@@ -25,6 +25,8 @@ pub struct CutUtterance<'a> {
     pub start_sample: u64,
     /// Its samples.
     pub samples: &'a [i16],
+    /// How many of them lie in voiced frames: see [`kinglet_runtime::Segment`].
+    pub voiced_samples: u64,
 }
 
 impl Utterances {
@@ -56,6 +58,7 @@ impl Utterances {
         Ok(segment.map(|segment| CutUtterance {
             start_sample: segment.start_sample,
             samples: self.cutter.samples(segment),
+            voiced_samples: segment.voiced_samples,
         }))
     }
 

@@ -142,8 +142,8 @@ impl<B: AsRef<[i16]> + AsMut<[i16]>> Cutter<B> {
             State::Opening => {
                 self.state = State::Ended;
                 self.show_all();
-                let speaks = self.pending.take().is_some() || self.segmenter.finish().is_some();
-                speaks.then_some(Segment { start_sample: 0, end_sample: self.position() })
+                let spoken = self.pending.take().or_else(|| self.segmenter.finish());
+                spoken.map(|spoken| Segment { start_sample: 0, end_sample: self.position(), ..spoken })
             }
         }
     }

@@ -132,8 +132,14 @@ mod tests {
         let mut schedule = Schedule::new(config);
         let mut heard = Vec::new();
         for now in (0..=length).step_by(FRAME_SAMPLES) {
-            let utterance =
-                Running { start_sample: 0, voiced_start: 0, voiced_end: now, kept: true, least_end: 0 };
+            let utterance = Running {
+                start_sample: 0,
+                voiced_start: 0,
+                voiced_end: now,
+                voiced_samples: now,
+                kept: true,
+                least_end: 0,
+            };
             if let Some(due) = schedule.due(utterance, now) {
                 heard.push((due.boundary.sample as u64, due.end));
                 schedule.done(due, |earliest, latest| Boundary {
@@ -169,6 +175,7 @@ mod tests {
             start_sample: 0,
             voiced_start: 0,
             voiced_end: seconds(20.0),
+            voiced_samples: seconds(20.0),
             kept: false,
             least_end: 0,
         };

@@ -203,7 +203,7 @@ impl<'m, 'r> Recognizer<'m, 'r> {
             return Ok(None);
         };
         let samples = self.cutter.samples(segment);
-        let Segment { start_sample, end_sample } = segment;
+        let Segment { start_sample, end_sample, voiced_samples } = segment;
         let promised = match &mut self.schedule {
             Some(schedule) if schedule.is_about(start_sample) => {
                 schedule.end();
@@ -212,6 +212,7 @@ impl<'m, 'r> Recognizer<'m, 'r> {
             _ => &[],
         };
         let transcript = self.transcriber.transcribe_after(samples, promised, observer)?;
+        let transcript = if promised.is_empty() { transcript.if_spoken(voiced_samples) } else { transcript };
         Ok(Some(Utterance { start_sample, end_sample, samples, transcript }))
     }
 
@@ -238,7 +239,11 @@ impl<'m, 'r> Recognizer<'m, 'r> {
         if !schedule.is_about(start) {
             self.hypothesis.clear();
         }
-        let heard = Segment { start_sample: start + due.boundary.sample as u64, end_sample: due.end };
+        let heard = Segment {
+            start_sample: start + due.boundary.sample as u64,
+            end_sample: due.end,
+            voiced_samples: due.utterance.voiced_samples,
+        };
         let samples = self.cutter.samples(heard);
         // Wherever the utterance ends, it holds at least this.
         let least = (due.utterance.voiced_end.min(due.utterance.least_end) - start) as usize;
@@ -247,6 +252,8 @@ impl<'m, 'r> Recognizer<'m, 'r> {
         let tokens = if may_keep { self.transcriber.max_tokens(least) } else { 0 };
         let known = self.hypothesis.stable_tokens(due.boundary);
         let transcript = self.transcriber.transcribe_after(samples, known, &mut |_| ())?;
+        let opening = known.is_empty() && due.boundary.sample == 0;
+        let transcript = if opening { transcript.if_spoken(heard.voiced_samples) } else { transcript };
         let limits = StableLimits { sample: least.saturating_sub(CUT_MARGIN), tokens };
         self.hypothesis.update(&vocabulary, due.boundary, &transcript, limits);
         schedule.done(due, |earliest, latest| self.hypothesis.boundary(earliest, latest));

@@ -29,6 +29,8 @@ pub struct Segment {
     pub start_sample: u64,
     /// One past the last sample.
     pub end_sample: u64,
+    /// How many of them lie in voiced frames. A recording that is taken whole counts them up to its first pause.
+    pub voiced_samples: u64,
 }
 
 /// What one call to [`Segmenter::push`] did.
@@ -50,6 +52,8 @@ pub struct Running {
     pub voiced_start: u64,
     /// One past the last sample of the last voiced frame.
     pub voiced_end: u64,
+    /// How many samples lie in voiced frames.
+    pub voiced_samples: u64,
     /// Whether it holds enough speech to be kept.
     pub kept: bool,
     /// Wherever it ends, it holds the samples before this one that came until now: an utterance that reaches the limit is
@@ -82,6 +86,8 @@ struct OpenSegment {
     voiced_start: u64,
     /// One past the last voiced frame.
     voiced_end: u64,
+    /// How many are voiced.
+    voiced: u64,
     run: u64,
     longest_run: u64,
     /// The longest run so far when the level last fell. Speech falls after every syllable. Noise that begins also stands out
@@ -93,7 +99,16 @@ struct OpenSegment {
 
 impl OpenSegment {
     const fn new(start: u64, voiced_start: u64) -> Self {
-        Self { start, voiced_start, voiced_end: start, run: 0, longest_run: 0, confirmed_run: 0, peak: 0.0 }
+        Self {
+            start,
+            voiced_start,
+            voiced_end: start,
+            voiced: 0,
+            run: 0,
+            longest_run: 0,
+            confirmed_run: 0,
+            peak: 0.0,
+        }
     }
 
     fn push(&mut self, frame: u64, activity: FrameActivity) {
@@ -101,6 +116,7 @@ impl OpenSegment {
         self.longest_run = self.longest_run.max(self.run);
         if activity.voiced {
             self.voiced_end = frame + 1;
+            self.voiced += 1;
         }
         self.peak = self.peak.max(activity.smoothed_level);
         if activity.smoothed_level * LEVEL_MARGIN < self.peak {
@@ -222,6 +238,7 @@ impl Segmenter {
             start_sample: sample(open.start),
             voiced_start: sample(open.voiced_start),
             voiced_end: sample(open.voiced_end),
+            voiced_samples: sample(open.voiced),
             kept: open.confirmed_run >= self.rules.minimum_speech,
             least_end: sample(open.start + self.rules.max_utterance - self.rules.cut_search),
         })
@@ -287,6 +304,7 @@ impl Segmenter {
         Some(Segment {
             start_sample: open.start * FRAME_SAMPLES as u64,
             end_sample: end * FRAME_SAMPLES as u64,
+            voiced_samples: open.voiced * FRAME_SAMPLES as u64,
         })
     }
 }

@@ -2,9 +2,16 @@
 
 use core::ops::Range;
 
+use crate::SAMPLE_RATE;
 use crate::region::buffers;
 use crate::sizes::Sizes;
 use kinglet_model_format::Vocabulary;
+
+/// Below this confidence a transcript has to hold [`SLOWEST_WORDS`] to be believed.
+const DOUBTFUL: f32 = 0.5;
+/// Words a second of voice. What a model says where nobody speaks is a word for many seconds, with a confidence below a half;
+/// people who read or order speak at one a second and more, also those whom it hardly understands.
+const SLOWEST_WORDS: f32 = 0.5;
 
 buffers! {
     /// The result of an utterance.
@@ -85,6 +92,15 @@ impl<'a> Transcript<'a> {
     /// Geometric mean of the probabilities of all tokens, 0 to 1; 0 when there is none.
     pub fn confidence(&self) -> f32 {
         confidence(self.scores)
+    }
+
+    /// The transcript, or no words where it looks made up: nothing that is written with letters or digits, or something hardly
+    /// believed and far too short for so many samples of what passed for a voice.
+    pub fn if_spoken(self, voiced_samples: u64) -> Self {
+        let seconds = voiced_samples as f32 / SAMPLE_RATE as f32;
+        let doubtful = self.confidence() < DOUBTFUL && (self.words.len() as f32) < SLOWEST_WORDS * seconds;
+        let written = self.text.chars().any(char::is_alphanumeric);
+        if written && !doubtful { self } else { Self::empty() }
     }
 
     /// No words at all.
@@ -206,5 +222,30 @@ impl TextWriter<'_> {
         while self.end > begin && self.text.get(self.end - 1) == Some(&b' ') {
             self.end -= 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec;
+
+    const SECOND: u64 = SAMPLE_RATE as u64;
+
+    fn words_kept(text: &str, probability: f32, voiced_samples: u64) -> usize {
+        let words = vec![[0; 4]; text.split(' ').count()];
+        let scores = vec![libm::logf(probability); words.len()];
+        let transcript = Transcript { text, scores: &scores, words: &words, ..Transcript::empty() };
+        transcript.if_spoken(voiced_samples).words().count()
+    }
+
+    #[test]
+    fn what_is_doubtful_and_far_too_short_is_dropped() {
+        assert_eq!(words_kept("You", 0.4, 3 * SECOND), 0);
+        assert_eq!(words_kept("You", 0.6, 3 * SECOND), 1, "believed");
+        assert_eq!(words_kept("You", 0.4, SECOND), 1, "as long as a word");
+        assert_eq!(words_kept("a mocha please", 0.3, 5 * SECOND), 3, "slow but spoken");
+        assert_eq!(words_kept("♪ ♪", 0.9, SECOND), 0, "no letter");
+        assert_eq!(words_kept("7", 0.9, SECOND), 1);
     }
 }
