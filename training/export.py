@@ -63,11 +63,13 @@ def pack_options(student, rules: Rules) -> str:
     entries = []
     for name, _ in student.matrices():
         scheme = rules.of(name)
+        block = "{}x{}".format(*scheme.block) if scheme.sparsity else "none"
+        if scheme.bits == 32 and scheme.sparsity:
+            entries.append(f'[[matrix]]\nname = "{name.removesuffix(".weight")}"\nblock = "{block}"\n')
         if scheme.bits < 32:
             if scheme.bits == 4 and scheme.group not in (0, 32):
                 raise SystemExit(f"{name}: the packer knows groups of 32 inputs or of all, not of {scheme.group}")
             weights = "int8" if scheme.bits == 8 else "int4-groups" if scheme.group else "int4"
-            block = "{}x{}".format(*scheme.block) if scheme.sparsity else "none"
             entries.append(f'[[matrix]]\nname = "{name.removesuffix(".weight")}"\nweights = "{weights}"\nblock = "{block}"\n')
     return "\n".join(entries)
 

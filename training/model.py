@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 from gptq import spread
 from moonshine import EncoderBlock, Moonshine, rotate
 from scheme import Rules, Scheme
+from shared import share_layers
 
 
 class Round(torch.autograd.Function):
@@ -58,6 +59,36 @@ class Rounded(nn.Module):
         if self.mask is not None:
             flat = flat * self.mask
         return flat.unflatten(1, (weight.shape[2], weight.shape[1])).transpose(1, 2) if weight.dim() == 3 else flat
+
+
+class Pruned(nn.Module):
+    """A parametrization of a weight `[outputs, inputs]` that stays in floats: blocks of it are set to zero, more and more of them."""
+
+    def __init__(self, scheme: Scheme, weight: torch.Tensor):
+        super().__init__()
+        self.scheme = scheme
+        self.register_buffer("mask", torch.ones_like(weight, dtype=torch.bool))
+        # Mean square of each input, as lately seen.
+        self.register_buffer("power", torch.ones(weight.shape[1]))
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return weight * self.mask
+
+    def see(self, _, inputs: tuple[torch.Tensor]) -> None:
+        with torch.no_grad():
+            self.power.lerp_(inputs[0].detach().float().square().flatten(0, -2).mean(0), 0.1)
+
+    @torch.no_grad()
+    def prune(self, weight: torch.Tensor, share: float) -> None:
+        """Drops the share of blocks that the outputs would miss least; what is gone stays gone."""
+        high, wide = self.scheme.block
+        cost = (weight * self.mask).square() * self.power
+        padded = functional.pad(cost, (0, -cost.shape[1] % wide, 0, -cost.shape[0] % high))
+        blocks = padded.unflatten(0, (-1, high)).unflatten(2, (-1, wide)).sum((1, 3))
+        kept = torch.ones(blocks.numel(), dtype=torch.bool, device=weight.device)
+        kept[blocks.flatten().argsort()[: int(share * blocks.numel())]] = False
+        kept = kept.view_as(blocks).repeat_interleave(high, 0).repeat_interleave(wide, 1)
+        self.mask.copy_(kept[: weight.shape[0], : weight.shape[1]])
 
 
 class RoundInput(torch.autograd.Function):
@@ -119,6 +150,10 @@ class Student(Moonshine):
         for name, module in list(self.matrices()):
             scheme = rules.of(name)
             if scheme.bits == 32:
+                if scheme.sparsity:
+                    pruned = Pruned(scheme, module.weight)
+                    module.register_forward_pre_hook(pruned.see)
+                    parametrize.register_parametrization(module, "weight", pruned)
                 continue
             weight = module.weight
             flat = weight.transpose(1, 2).flatten(1) if weight.dim() == 3 else weight
@@ -126,6 +161,20 @@ class Student(Moonshine):
             if mask is not None:
                 mask = whole_blocks(mask, scheme)
             parametrize.register_parametrization(module, "weight", Rounded(scheme, scales[name], mask), unsafe=True)
+
+    def share(self, groups: dict[str, list[int]], rank: int) -> None:
+        """Makes layers of the stacks share matrices, from the trained ones on."""
+        for stack, lenders in groups.items():
+            share_layers(getattr(self, stack).layers, lenders, rank)
+        self.config["share"] = groups
+
+    def prune(self, done: float) -> None:
+        """Drops blocks of matrices that stay in floats: `done` from 0 to 1, fast at first (1710.01878)."""
+        for _, module in self.matrices():
+            if parametrize.is_parametrized(module, "weight") and isinstance(module.parametrizations.weight[0], Pruned):
+                pruned = module.parametrizations.weight[0]
+                share = pruned.scheme.sparsity * (1 - (1 - min(done, 1.0)) ** 3)
+                pruned.prune(module.parametrizations.weight.original, share)
 
     def round_inputs(self) -> None:
         """Inputs of matrices in eight bits, where the config gives them no more."""
@@ -144,7 +193,7 @@ class Student(Moonshine):
     def start_from(self, exact: dict[str, torch.Tensor]) -> None:
         """Moves the float copies as far towards the weights before rounding as the rounding does not notice."""
         for name, module in self.matrices():
-            if not parametrize.is_parametrized(module, "weight"):
+            if not parametrize.is_parametrized(module, "weight") or isinstance(module.parametrizations.weight[0], Pruned):
                 continue
             rounding, rounded = module.parametrizations.weight[0], module.weight
             copy = module.parametrizations.weight.original

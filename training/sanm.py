@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from model import Memory
+from shared import Linear
 
 
 def filter_bank(samples: numpy.ndarray, bank: dict, sample_rate: int) -> torch.Tensor:
@@ -32,30 +33,6 @@ def filter_bank(samples: numpy.ndarray, bank: dict, sample_rate: int) -> torch.T
     starts = torch.arange(0, len(frames), bank["stride"]) - (bank["stacked"] - 1) // 2
     places = (starts[:, None] + torch.arange(bank["stacked"])).clamp(0, len(frames) - 1)
     return frames[places].flatten(1)
-
-
-class Linear(nn.Module):
-    """A matrix that may be another layer's, with what this layer adds to it."""
-
-    def __init__(self, inputs: int, outputs: int, lender: "Linear | None", rank: int, diagonal: bool):
-        super().__init__()
-        if lender is None:
-            self.weight = nn.Parameter(torch.empty(outputs, inputs))
-            nn.init.xavier_uniform_(self.weight)
-        # In a list, so that the lender's weight is no parameter of this layer.
-        self.lender = [lender]
-        self.bias = nn.Parameter(torch.zeros(outputs))
-        if rank:
-            self.residual_left = nn.Parameter(torch.zeros(outputs, rank))
-            self.residual_right = nn.Parameter(torch.randn(rank, inputs) / inputs**0.5)
-        if diagonal and inputs == outputs:
-            self.diagonal = nn.Parameter(torch.zeros(outputs))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = functional.linear(x, (self.lender[0] or self).weight, self.bias)
-        if hasattr(self, "residual_left"):
-            y = y + x @ self.residual_right.T @ self.residual_left.T
-        return y + x * self.diagonal if hasattr(self, "diagonal") else y
 
 
 class Attention(nn.Module):

@@ -89,7 +89,10 @@ class Run:
         """The average over the last steps: rounding makes single steps jump."""
         share = 1 - min(self.settings.get("average", 0.97), self.step / (self.step + 10))
         for name, values in self.student.state_dict().items():
-            self.average[name].lerp_(values, share)
+            if values.is_floating_point():
+                self.average[name].lerp_(values, share)
+            else:
+                self.average[name].copy_(values)
 
     @torch.no_grad()
     def validate(self) -> tuple[float, float]:
@@ -129,6 +132,8 @@ class Run:
     def update(self, batch: list[Clip], generator: numpy.random.Generator) -> None:
         began = time.monotonic()
         weights = self.settings["losses"]
+        if "prune_steps" in self.settings and self.step <= self.settings["prune_steps"] and self.step % self.settings.get("prune_every", 10) == 0:
+            self.student.prune(self.step / self.settings["prune_steps"])
         if generator.random() < self.settings.get("nothing_said", 0.0):
             # The teacher hears words where nobody speaks; the student is told that there are none.
             batch = [Clip("nothing", nothing_said(generator, len(batch[0].samples))) for _ in batch]
@@ -195,7 +200,10 @@ def make_student(config: dict, path: Path) -> Student:
     missing = student.load_state_dict({name: torch.from_numpy(values) for name, values in tensors.items()}, strict=False)
     if missing.unexpected_keys or any(".memory." not in name for name in missing.missing_keys):
         raise SystemExit(f"{start} does not fit the config: {missing}")
-    student.round_weights(Rules(config["weights"]), load_file(start / "scales.safetensors"))
+    if "share" in config:
+        student.share(config["share"]["layers"], config["share"].get("residual_rank", 0))
+    scales = start / "scales.safetensors"
+    student.round_weights(Rules(config["weights"]), load_file(scales) if scales.is_file() else {})
     exact, _, _ = read_checkpoint(HERE / "out" / config["teacher"])
     student.start_from({name: torch.from_numpy(values) for name, values in exact.items()})
     if config["train"].get("round_inputs", True):
