@@ -3,7 +3,7 @@
 //!     count_kernels INSTRUCTION_SET ROWS OUTPUTS INPUTS [int8|int4|int4-groups] [16x4|4x16|4x4 PERCENT]
 //!     count_kernels INSTRUCTION_SET FRAMES CHANNELS TAPS fsmn
 //!
-//! int4 weights have one scale an output, or one for each output and 32 inputs. With a shape of blocks PERCENT of these are
+//! int4 weights have one multiplier an output, or one for each output and 32 inputs. With a shape of blocks PERCENT of these are
 //! left out, here and there. fsmn is the symmetric convolution over time of an FSMN, or with one frame a step of a causal one.
 //!
 //! Quantizes and multiplies once, between marks that the counting plugin understands: region 0 is
@@ -15,7 +15,7 @@ use kinglet_kernels::{
     InstructionSet, KernelError, Kernels, QuantizedRows, Rows, TimeConvolution, time_ring,
 };
 use kinglet_model_format::{
-    BlockColumns, BlockIndex, BlockShape, FloatMatrix, Int4Matrix, Int8Matrix, SparseInt4Matrix,
+    BlockColumns, BlockIndex, BlockShape, FloatMatrix, Int4Matrix, Int4Scales, Int8Matrix, SparseInt4Matrix,
     SparseInt8Matrix,
 };
 
@@ -64,8 +64,10 @@ fn count(arguments: &[&str]) -> Option<()> {
     let scales = vec![0.01; outputs];
     let bias = vec![0.5; outputs];
     let group = if kind == "int4-groups" { 32 } else { inputs };
-    let group_scales = vec![half::f16::from_f32(0.01); outputs * inputs.div_ceil(group)];
-    let scale_bytes = if kind == "int8" { 4 * outputs } else { 2 * group_scales.len() };
+    let multipliers = vec![if kind == "int4" { 0x11 } else { 0x79 }; outputs / 2 * inputs.div_ceil(group)];
+    let scale_bytes = 4 * outputs + if kind == "int8" { 0 } else { multipliers.len() };
+    let int4_scales = Int4Scales { group_inputs: group, scales: &scales, multipliers: &multipliers };
+    let mut room = vec![0; Kernels::int4_room(rows, inputs)];
 
     match rest.get(1..).unwrap_or(&[]) {
         [] if kind == "int8" => {
@@ -77,11 +79,10 @@ fn count(arguments: &[&str]) -> Option<()> {
         }
         [] => {
             let weights =
-                Int4Matrix::new(outputs, inputs, group, &packed[..outputs * inputs / 2], &group_scales)
-                    .ok()?;
+                Int4Matrix::new(outputs, inputs, &packed[..outputs * inputs / 2], int4_scales).ok()?;
             println!("{}", outputs * inputs / 2 + scale_bytes);
             run(kernels, rows, &source, outputs, |rows, out| {
-                kernels.matmul_int4(rows, &weights, Some(&bias), out, outputs)
+                kernels.matmul_int4(rows, &weights, Some(&bias), &mut room, out, outputs)
             })
         }
         &[shape, percent] => {
@@ -103,8 +104,7 @@ fn count(arguments: &[&str]) -> Option<()> {
             } else {
                 println!("{}", weights / 2 + index_bytes + scale_bytes);
                 let packed = &packed[..weights / 2];
-                let weights =
-                    SparseInt4Matrix::new(outputs, inputs, group, index, packed, &group_scales).ok()?;
+                let weights = SparseInt4Matrix::new(outputs, inputs, index, packed, int4_scales).ok()?;
                 run(kernels, rows, &source, outputs, |rows, out| {
                     kernels.matmul_sparse_int4(rows, &weights, Some(&bias), out, outputs)
                 })
@@ -137,7 +137,7 @@ fn run(
     rows: usize,
     source: &[f32],
     outputs: usize,
-    multiply: impl Fn(&QuantizedRows<'_>, &mut [f32]) -> Result<(), KernelError>,
+    multiply: impl FnOnce(&QuantizedRows<'_>, &mut [f32]) -> Result<(), KernelError>,
 ) -> Option<()> {
     let inputs = source.len() / rows.max(1);
     let mut quantized = vec![0; Kernels::quantized_bytes(rows, inputs)];

@@ -1,9 +1,14 @@
 //! Int8 rows times int8 or int4 weights, dense or in blocks, to floats.
 
-use kinglet_model_format::{Int4Matrix, Int8Matrix, SparseInt4Matrix, SparseInt8Matrix};
+use kinglet_model_format::{
+    INPUT_PAD, Int4Matrix, Int8Matrix, OUTPUT_BLOCK, SparseInt4Matrix, SparseInt8Matrix, round_up,
+};
 
 use crate::arch;
 use crate::{KernelError, Kernels, QuantizedRows};
+
+/// Fewer rows than this take int4 weights as they are.
+pub(crate) const LEAST_UNPACKED: usize = 4;
 
 /// The checked arguments of a product with weights of the kind `W`.
 ///
@@ -42,11 +47,8 @@ impl Kernels {
         Ok(())
     }
 
-    /// [`matmul`](Self::matmul) with int4 weights: for the groups of inputs in order
-    /// `total = fma(sum as f32, group scale, total)`, from 0 on, where `sum` is the int32 sum over the group's inputs
-    /// of row value times weight; then `out[row, output] = fma(total, row scale, bias or 0)`.
-    ///
-    /// Sums wrap to 28 bits, beyond 132 000 inputs of one group.
+    /// [`matmul`](Self::matmul) with int4 weights, which gives what their products with their multipliers give as int8 weights,
+    /// bit for bit. `room` has [`int4_room`](Self::int4_room) bytes, whatever is in them.
     ///
     /// # Errors
     /// When lengths do not fit, or `rows` were quantized by kernels with another order of values.
@@ -55,14 +57,25 @@ impl Kernels {
         rows: &QuantizedRows<'_>,
         weights: &Int4Matrix<'_>,
         bias: Option<&[f32]>,
+        room: &mut [i8],
         out: &mut [f32],
         out_stride: usize,
     ) -> Result<(), KernelError> {
         let bias = self.check_product(rows, weights.inputs(), weights.outputs(), bias, out, out_stride)?;
+        let (needed, given) = (Self::int4_room(rows.rows(), weights.inputs()), room.len());
+        if given < needed {
+            return Err(KernelError::TooShort { name: "room", needed, given });
+        }
         if rows.rows() > 0 {
-            arch::matmul_int4(self, Matmul { rows, weights, bias, out, out_stride });
+            arch::matmul_int4(self, Matmul { rows, weights, bias, out, out_stride }, room);
         }
         Ok(())
+    }
+
+    /// Bytes of `room` for [`matmul_int4`](Self::matmul_int4): with few rows weights are unpacked in registers, with more 16
+    /// outputs at a time become int8 once for all rows.
+    pub const fn int4_room(rows: usize, inputs: usize) -> usize {
+        if rows < LEAST_UNPACKED { 0 } else { OUTPUT_BLOCK * round_up(inputs, INPUT_PAD) }
     }
 
     /// [`matmul`](Self::matmul) with block-sparse int8 weights: what is not stored counts as zero.
@@ -84,7 +97,7 @@ impl Kernels {
         Ok(())
     }
 
-    /// [`matmul_int4`](Self::matmul_int4) with block-sparse int4 weights: what is not stored counts as zero.
+    /// [`matmul`](Self::matmul) with block-sparse int4 weights: what is not stored counts as zero.
     ///
     /// # Errors
     /// When lengths do not fit, or `rows` were quantized by kernels with another order of values.

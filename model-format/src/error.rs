@@ -76,6 +76,14 @@ pub enum Rule {
     /// A tensor has an impossible shape.
     #[error("tensor {0} has a shape that is not allowed")]
     TensorShape(u32),
+    /// Groups of inputs are not of a size that the tensor's kind can have.
+    #[error(
+        "tensor {0} has groups of inputs that are not a multiple of 16 up to 65,536, or has no use for groups"
+    )]
+    Group(u32),
+    /// A multiplier of int4 weights is zero.
+    #[error("tensor {0} holds a multiplier that is not 1 to 15")]
+    Multiplier(u32),
     /// A scale or a float value is not finite.
     #[error("tensor {0} holds a value that is not a finite number")]
     NotFinite(u32),

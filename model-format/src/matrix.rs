@@ -157,50 +157,96 @@ impl<'a> FloatMatrix<'a> {
     }
 }
 
-/// Dense int4 weights `[outputs, inputs]`, two a byte, with one scale for each output and group of inputs.
+/// What int4 weights are multiplied by: one scale an output, and a whole number for each output and group of inputs.
+///
+/// A weight is `value * multiplier * scale`, value -8 to 7 and multiplier 1 to 15: `value * multiplier` is an int8, and a
+/// product with int4 weights is to the last bit the product with these as an [`Int8Matrix`].
+#[derive(Debug, Clone, Copy)]
+pub struct Int4Scales<'a> {
+    /// Inputs that share a multiplier: a multiple of 16, at most [`MOST_GROUP_INPUTS`].
+    pub group_inputs: usize,
+    /// One an output, `[padded outputs]`.
+    pub scales: &'a [f32],
+    /// Two a byte, `[padded outputs / 16][groups][8]`: the low four bits of byte `k` belong to output `k` of 16, the high
+    /// four to output `k + 8`.
+    pub multipliers: &'a [u8],
+}
+
+/// Most inputs of a group: 16 times the products of one group add up to less than 2^31, as kernels need.
+pub const MOST_GROUP_INPUTS: usize = 1 << 16;
+
+impl Int4Scales<'_> {
+    /// Whether a group may have so many inputs.
+    pub const fn is_group(group_inputs: usize) -> bool {
+        group_inputs > 0 && group_inputs.is_multiple_of(INPUT_PAD) && group_inputs <= MOST_GROUP_INPUTS
+    }
+
+    /// Multipliers of a matrix, in bytes; nothing where these cannot be counted.
+    pub(crate) fn multiplier_bytes(
+        padded_outputs: usize,
+        inputs: usize,
+        group_inputs: usize,
+    ) -> Option<usize> {
+        (padded_outputs / 2).checked_mul(inputs.div_ceil(group_inputs.max(1)))
+    }
+
+    /// `Ok` where the group is one and the lengths are those of a matrix `[outputs, inputs]`.
+    pub(crate) fn check(&self, outputs: usize, inputs: usize) -> Result<(), MatrixShapeError> {
+        let shape_error = MatrixShapeError { outputs, inputs };
+        let padded_outputs = outputs.checked_next_multiple_of(OUTPUT_BLOCK).ok_or(shape_error)?;
+        let multipliers = Self::multiplier_bytes(padded_outputs, inputs, self.group_inputs);
+        let fits = self.scales.len() == padded_outputs && Some(self.multipliers.len()) == multipliers;
+        if Self::is_group(self.group_inputs) && fits { Ok(()) } else { Err(shape_error) }
+    }
+
+    /// The multiplier of `output` in the group that holds `input`, of a matrix with so many groups; zero outside.
+    pub(crate) fn multiplier(&self, groups: usize, output: usize, input: usize) -> i8 {
+        let (panel, lane) = (output / OUTPUT_BLOCK, output % OUTPUT_BLOCK);
+        let place = (panel * groups + input / self.group_inputs) * (OUTPUT_BLOCK / 2) + lane % 8;
+        let byte = self.multipliers.get(place).copied().unwrap_or(0);
+        (if lane < 8 { byte & 0xf } else { byte >> 4 }) as i8
+    }
+}
+
+/// Dense int4 weights `[outputs, inputs]`, two a byte, with [`Int4Scales`].
 ///
 /// Values lie in pairs of blocks of 16 outputs x 4 inputs, 64 bytes a pair:
 /// `[padded outputs / 16][padded inputs / 8][16][4]`; the low four bits of a byte belong to the pair's
-/// first block, the high four to its second, both two's complement. Scales are
-/// `[padded outputs / 16][groups][16]`.
+/// first block, the high four to its second, both two's complement.
 ///
-/// Invariants: `values().len() == padded_outputs() * padded_inputs() / 2`,
-/// `scales().len() == padded_outputs() * groups()`, `group_inputs()` is a multiple of 16 and at least 16;
-/// neither dimension is zero.
+/// Invariants: `values().len() == padded_outputs() * padded_inputs() / 2`, those of [`Int4Scales`] for this shape; neither
+/// dimension is zero.
 #[derive(Debug, Clone, Copy)]
 pub struct Int4Matrix<'a> {
     outputs: usize,
     inputs: usize,
-    group_inputs: usize,
     values: &'a [u8],
-    scales: &'a [half::f16],
+    scales: Int4Scales<'a>,
 }
 
 impl<'a> Int4Matrix<'a> {
-    /// A view of packed `values` and `scales`, one scale for each output and `group_inputs` inputs.
+    /// A view of packed `values` and their `scales`.
     ///
     /// # Errors
-    /// When a dimension is zero, the group is not a multiple of 16 or a length does not fit the shape.
+    /// When a dimension is zero, a group cannot be one or a length does not fit the shape.
     pub fn new(
         outputs: usize,
         inputs: usize,
-        group_inputs: usize,
         values: &'a [u8],
-        scales: &'a [half::f16],
+        scales: Int4Scales<'a>,
     ) -> Result<Self, MatrixShapeError> {
         let shape_error = MatrixShapeError { outputs, inputs };
-        if outputs == 0 || inputs == 0 || group_inputs == 0 || !group_inputs.is_multiple_of(INPUT_PAD) {
+        if outputs == 0 || inputs == 0 {
             return Err(shape_error);
         }
         let padded_outputs = outputs.checked_next_multiple_of(OUTPUT_BLOCK).ok_or(shape_error)?;
         let padded_inputs = inputs.checked_next_multiple_of(INPUT_PAD).ok_or(shape_error)?;
         let count = padded_outputs.checked_mul(padded_inputs).ok_or(shape_error)?;
-        let scale_count =
-            padded_outputs.checked_mul(padded_inputs.div_ceil(group_inputs)).ok_or(shape_error)?;
-        if values.len() != count / 2 || scales.len() != scale_count {
+        if values.len() != count / 2 {
             return Err(shape_error);
         }
-        Ok(Self { outputs, inputs, group_inputs, values, scales })
+        scales.check(outputs, inputs)?;
+        Ok(Self { outputs, inputs, values, scales })
     }
 
     /// Outputs.
@@ -223,14 +269,9 @@ impl<'a> Int4Matrix<'a> {
         round_up(self.inputs, INPUT_PAD)
     }
 
-    /// Inputs that share a scale.
-    pub fn group_inputs(&self) -> usize {
-        self.group_inputs
-    }
-
     /// Groups of inputs, the last perhaps smaller.
     pub fn groups(&self) -> usize {
-        self.padded_inputs().div_ceil(self.group_inputs)
+        self.inputs.div_ceil(self.scales.group_inputs)
     }
 
     /// Values, two a byte, in the order above.
@@ -238,13 +279,13 @@ impl<'a> Int4Matrix<'a> {
         self.values
     }
 
-    /// Scales, `[padded outputs / 16][groups][16]`.
-    pub fn scales(&self) -> &'a [half::f16] {
+    /// What values are multiplied by.
+    pub fn scales(&self) -> Int4Scales<'a> {
         self.scales
     }
 
-    /// The value, -8 to 7, that joins `input` to `output`; zero outside the padded matrix.
-    pub fn value(&self, output: usize, input: usize) -> i8 {
+    /// The value that joins `input` to `output` times its multiplier, -120 to 105; zero outside the padded matrix.
+    pub fn weight(&self, output: usize, input: usize) -> i8 {
         let (block_row, lane) = (output / OUTPUT_BLOCK, output % OUTPUT_BLOCK);
         let (block, element) = (input / INPUT_BLOCK, input % INPUT_BLOCK);
         let pairs = self.padded_inputs() / (2 * INPUT_BLOCK);
@@ -254,14 +295,8 @@ impl<'a> Int4Matrix<'a> {
         }
         let byte = self.values.get(index).copied().unwrap_or(0);
         // Shifting the wanted half to the top and back extends its sign.
-        if block % 2 == 0 { (byte << 4) as i8 >> 4 } else { byte as i8 >> 4 }
-    }
-
-    /// The scale of `output` in the group that holds `input`; zero outside.
-    pub fn scale(&self, output: usize, input: usize) -> f32 {
-        let group = input / self.group_inputs;
-        let index = (output / OUTPUT_BLOCK * self.groups() + group) * OUTPUT_BLOCK + output % OUTPUT_BLOCK;
-        self.scales.get(index).copied().unwrap_or(half::f16::ZERO).to_f32()
+        let value = if block % 2 == 0 { (byte << 4) as i8 >> 4 } else { byte as i8 >> 4 };
+        value * self.scales.multiplier(self.groups(), output, input)
     }
 }
 
@@ -272,11 +307,11 @@ pub enum Matrix<'a> {
     Float(FloatMatrix<'a>),
     /// int8, one scale an output.
     Int8(Int8Matrix<'a>),
-    /// int4, one scale for each output and group of inputs.
+    /// int4, one scale an output and a multiplier for each group of inputs.
     Int4(Int4Matrix<'a>),
     /// int8 in blocks, one scale an output.
     SparseInt8(SparseInt8Matrix<'a>),
-    /// int4 in blocks, one scale for each output and group of inputs.
+    /// int4 in blocks, one scale an output and a multiplier for each group of inputs.
     SparseInt4(SparseInt4Matrix<'a>),
 }
 

@@ -3,7 +3,7 @@
 //! Blocks lie in the order in which a kernel visits them: rows of blocks from the first outputs on, in a row of blocks by
 //! column. An index says how many blocks each row has and in which column each stands.
 
-use crate::matrix::{INPUT_PAD, MatrixShapeError, OUTPUT_BLOCK, round_up};
+use crate::matrix::{Int4Scales, MatrixShapeError, OUTPUT_BLOCK};
 use core::fmt;
 use thiserror::Error;
 
@@ -319,47 +319,36 @@ impl<'a> SparseInt8Matrix<'a> {
     }
 }
 
-/// Block-sparse int4 weights `[outputs, inputs]`, two a byte, with one scale for each output and group of inputs.
+/// Block-sparse int4 weights `[outputs, inputs]`, two a byte, with [`Int4Scales`].
 ///
 /// Values are `[blocks][block weights / 2]` bytes, in the order of [`BlockShape::int4_place`], two's complement.
 ///
-/// Invariants, relied on by unsafe code in the kernels: those of [`BlockIndex`] for this shape;
-/// `values().len() == index().blocks() * index().shape().weights() / 2`; `scales()` is
-/// `[outputs rounded up / 16][groups][16]`; `group_inputs()` is a multiple of 16 and at least 16; neither dimension is zero.
+/// Invariants, relied on by unsafe code in the kernels: those of [`BlockIndex`] and of [`Int4Scales`] for this shape;
+/// `values().len() == index().blocks() * index().shape().weights() / 2`; neither dimension is zero.
 #[derive(Debug, Clone, Copy)]
 pub struct SparseInt4Matrix<'a> {
     outputs: usize,
     inputs: usize,
-    group_inputs: usize,
     index: BlockIndex<'a>,
     values: &'a [u8],
-    scales: &'a [half::f16],
+    scales: Int4Scales<'a>,
 }
 
 impl<'a> SparseInt4Matrix<'a> {
     /// A view of the blocks that `index` names, which must have been made for `outputs` and `inputs`.
     ///
     /// # Errors
-    /// When a dimension is zero, the group is not a multiple of 16 or a length does not fit.
+    /// When a dimension is zero, a group cannot be one or a length does not fit.
     pub fn new(
         outputs: usize,
         inputs: usize,
-        group_inputs: usize,
         index: BlockIndex<'a>,
         values: &'a [u8],
-        scales: &'a [half::f16],
+        scales: Int4Scales<'a>,
     ) -> Result<Self, MatrixShapeError> {
         check_shape(outputs, inputs, &index, values.len(), index.shape().weights() / 2)?;
-        let shape_error = MatrixShapeError { outputs, inputs };
-        if group_inputs == 0 || !group_inputs.is_multiple_of(INPUT_PAD) {
-            return Err(shape_error);
-        }
-        let padded_outputs = outputs.checked_next_multiple_of(OUTPUT_BLOCK).ok_or(shape_error)?;
-        let padded_inputs = inputs.checked_next_multiple_of(INPUT_PAD).ok_or(shape_error)?;
-        if Some(scales.len()) != padded_outputs.checked_mul(padded_inputs.div_ceil(group_inputs)) {
-            return Err(shape_error);
-        }
-        Ok(Self { outputs, inputs, group_inputs, index, values, scales })
+        scales.check(outputs, inputs)?;
+        Ok(Self { outputs, inputs, index, values, scales })
     }
 
     /// Outputs.
@@ -372,14 +361,9 @@ impl<'a> SparseInt4Matrix<'a> {
         self.inputs
     }
 
-    /// Inputs that share a scale.
-    pub fn group_inputs(&self) -> usize {
-        self.group_inputs
-    }
-
     /// Groups of inputs, the last perhaps smaller.
     pub fn groups(&self) -> usize {
-        round_up(self.inputs, INPUT_PAD).div_ceil(self.group_inputs)
+        self.inputs.div_ceil(self.scales.group_inputs)
     }
 
     /// Which blocks are stored.
@@ -392,26 +376,26 @@ impl<'a> SparseInt4Matrix<'a> {
         self.values
     }
 
-    /// Scales, `[outputs rounded up / 16][groups][16]`.
-    pub fn scales(&self) -> &'a [half::f16] {
+    /// What values are multiplied by.
+    pub fn scales(&self) -> Int4Scales<'a> {
         self.scales
     }
 
-    /// The value, -8 to 7, that joins `input` to `output`; zero where no block is stored. Slow: for tests and reports.
-    pub fn value(&self, output: usize, input: usize) -> i8 {
+    /// The value that joins `input` to `output` times its multiplier, -120 to 105; zero where no block is stored. Slow: for
+    /// tests and reports.
+    pub fn weight(&self, output: usize, input: usize) -> i8 {
         let shape = self.index.shape();
         let Some(block) = self.index.block_of(output, input) else { return 0 };
         let (place, high) = shape.int4_place(output % shape.outputs(), input % shape.inputs());
         let byte = self.values.get(block * (shape.weights() / 2) + place).copied().unwrap_or(0);
         // Shifting the wanted half to the top and back extends its sign.
-        if high { byte as i8 >> 4 } else { (byte << 4) as i8 >> 4 }
+        let value = if high { byte as i8 >> 4 } else { (byte << 4) as i8 >> 4 };
+        value * self.scales.multiplier(self.groups(), output, input)
     }
 
-    /// The scale of `output` in the group that holds `input`; zero outside.
-    pub fn scale(&self, output: usize, input: usize) -> f32 {
-        let group = input / self.group_inputs;
-        let index = (output / OUTPUT_BLOCK * self.groups() + group) * OUTPUT_BLOCK + output % OUTPUT_BLOCK;
-        self.scales.get(index).copied().unwrap_or(half::f16::ZERO).to_f32()
+    /// The multiplier of `output` in the group that holds `input`.
+    pub fn multiplier(&self, output: usize, input: usize) -> i8 {
+        self.scales.multiplier(self.groups(), output, input)
     }
 }
 
@@ -489,10 +473,18 @@ mod tests {
         }
         assert!(SparseInt8Matrix::new(4, 40, index, &[1; 15], &[1.0; 16]).is_err());
         assert!(SparseInt8Matrix::new(4, 40, index, &[1; 16], &[1.0; 4]).is_err());
-        let scales = [half::f16::ONE; 16];
-        assert!(SparseInt4Matrix::new(4, 40, 48, index, &[1; 8], &scales).is_ok());
-        assert!(SparseInt4Matrix::new(4, 40, 40, index, &[1; 8], &scales).is_err());
-        assert!(SparseInt4Matrix::new(4, 40, 48, index, &[1; 9], &scales).is_err());
-        assert!(SparseInt4Matrix::new(4, 40, 16, index, &[1; 8], &scales).is_err());
+        let new = |group_inputs, values: &[u8], scales: &[f32], multipliers: &[u8]| {
+            let scales = Int4Scales { group_inputs, scales, multipliers };
+            SparseInt4Matrix::new(4, 40, index, values, scales).is_ok()
+        };
+        assert!(new(48, &[1; 8], &[1.0; 16], &[0x11; 8]));
+        assert!(new(16, &[1; 8], &[1.0; 16], &[0x11; 24]));
+        assert!(!new(40, &[1; 8], &[1.0; 16], &[0x11; 8]));
+        assert!(!new(0, &[1; 8], &[1.0; 16], &[0x11; 8]));
+        assert!(!new(1 << 17, &[1; 8], &[1.0; 16], &[0x11; 8]));
+        assert!(!new(48, &[1; 9], &[1.0; 16], &[0x11; 8]));
+        assert!(!new(48, &[1; 8], &[1.0; 15], &[0x11; 8]));
+        assert!(!new(48, &[1; 8], &[1.0; 16], &[0x11; 16]));
+        assert!(!new(16, &[1; 8], &[1.0; 16], &[0x11; 8]));
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::error::Rule;
 use crate::fields::{Fields, StringTable};
-use crate::matrix::{FloatMatrix, INPUT_PAD, Int4Matrix, Int8Matrix, Matrix, OUTPUT_BLOCK};
+use crate::matrix::{
+    FloatMatrix, INPUT_PAD, Int4Matrix, Int4Scales, Int8Matrix, Matrix, OUTPUT_BLOCK, round_up,
+};
 use crate::section::ALIGNMENT;
 use crate::sparse::{BlockColumns, BlockIndex, BlockShape, IndexError, SparseInt4Matrix, SparseInt8Matrix};
 use core::fmt;
@@ -25,11 +27,11 @@ pub enum TensorKind {
     Float,
     /// int8 matrix in blocks of 16 x 4, one f32 scale an output.
     Int8,
-    /// int4 matrix in pairs of such blocks, f16 scales for groups of inputs.
+    /// int4 matrix in pairs of such blocks, one f32 scale an output, multipliers for groups of inputs.
     Int4,
     /// Block-sparse int8 matrix, one f32 scale an output.
     SparseInt8,
-    /// Block-sparse int4 matrix, f16 scales for groups of inputs.
+    /// Block-sparse int4 matrix, one f32 scale an output, multipliers for groups of inputs.
     SparseInt4,
 }
 
@@ -78,7 +80,7 @@ pub struct Tensor<'a> {
     pub outputs: usize,
     /// Inputs of a matrix; 1 for a vector.
     pub inputs: usize,
-    /// Inputs that share a scale (int4); zero for the other kinds.
+    /// Inputs that share a multiplier (int4); zero for the other kinds.
     pub group_inputs: usize,
     /// Name in the checkpoint that it was made from.
     pub name: &'a str,
@@ -95,7 +97,7 @@ impl<'a> Tensor<'a> {
         self.part_bytes().into_iter().sum()
     }
 
-    /// Bytes of values, of scales, and of the index of a sparse matrix.
+    /// Bytes of values, of scales with multipliers, and of the index of a sparse matrix.
     pub fn part_bytes(&self) -> [usize; 3] {
         [self.values.len(), self.scales.len(), self.index.len()]
     }
@@ -128,9 +130,7 @@ impl<'a> Tensor<'a> {
                 Int8Matrix::new(outputs, inputs, values, scales).ok().map(Matrix::Int8)
             }
             TensorKind::Int4 => {
-                let scales = <[half::f16]>::ref_from_bytes(self.scales).ok()?;
-                let group = self.group_inputs;
-                Int4Matrix::new(outputs, inputs, group, self.values, scales).ok().map(Matrix::Int4)
+                Int4Matrix::new(outputs, inputs, self.values, self.int4_scales()?).ok().map(Matrix::Int4)
             }
             TensorKind::SparseInt8 => {
                 let values = <[i8]>::ref_from_bytes(self.values).ok()?;
@@ -139,13 +139,19 @@ impl<'a> Tensor<'a> {
                 SparseInt8Matrix::new(outputs, inputs, index, values, scales).ok().map(Matrix::SparseInt8)
             }
             TensorKind::SparseInt4 => {
-                let scales = <[half::f16]>::ref_from_bytes(self.scales).ok()?;
-                let (group, index) = (self.group_inputs, self.block_index()?);
-                SparseInt4Matrix::new(outputs, inputs, group, index, self.values, scales)
+                let (index, scales) = (self.block_index()?, self.int4_scales()?);
+                SparseInt4Matrix::new(outputs, inputs, index, self.values, scales)
                     .ok()
                     .map(Matrix::SparseInt4)
             }
         }
+    }
+
+    /// Scales of the outputs, and behind them the multipliers.
+    fn int4_scales(&self) -> Option<Int4Scales<'a>> {
+        let (scales, multipliers) = self.scales.split_at_checked(4 * round_up(self.outputs, OUTPUT_BLOCK))?;
+        let scales = <[f32]>::ref_from_bytes(scales).ok()?;
+        Some(Int4Scales { group_inputs: self.group_inputs, scales, multipliers })
     }
 
     /// The index of a sparse matrix, which was checked when the table was parsed.
@@ -185,8 +191,8 @@ pub(crate) fn part_lengths(
         TensorKind::Float => (padded_outputs.checked_mul(inputs)?.checked_mul(4)?, 0),
         TensorKind::Int8 | TensorKind::SparseInt8 => (count, padded_outputs.checked_mul(4)?),
         TensorKind::Int4 | TensorKind::SparseInt4 => {
-            let groups = padded_inputs.div_ceil(group.max(1));
-            (count / 2, padded_outputs.checked_mul(groups)?.checked_mul(2)?)
+            let multipliers = Int4Scales::multiplier_bytes(padded_outputs, inputs, group)?;
+            (count / 2, padded_outputs.checked_mul(4)?.checked_add(multipliers)?)
         }
     })
 }
@@ -272,13 +278,14 @@ impl<'a> TensorTable<'a> {
         let group_inputs = fields.count("group_inputs", 0, MAX_DIMENSION)?;
         let is_vector = matches!(kind, TensorKind::Vector | TensorKind::HalfVector);
         let group_fits = match kind {
-            TensorKind::Int4 | TensorKind::SparseInt4 => {
-                group_inputs > 0 && group_inputs.is_multiple_of(INPUT_PAD)
-            }
+            TensorKind::Int4 | TensorKind::SparseInt4 => Int4Scales::is_group(group_inputs),
             _ => group_inputs == 0,
         };
-        if (is_vector && inputs != 1) || !group_fits || block.is_some() != kind.is_sparse() {
+        if (is_vector && inputs != 1) || block.is_some() != kind.is_sparse() {
             return Err(Rule::TensorShape(id));
+        }
+        if !group_fits {
+            return Err(Rule::Group(id));
         }
         let lengths = part_lengths(kind, outputs, inputs, group_inputs).ok_or(Rule::TensorShape(id))?;
         // How many blocks a sparse matrix has stands in its index, which is held against them where it is checked.
@@ -313,13 +320,22 @@ impl<'a> TensorTable<'a> {
     }
 }
 
-/// Scales and float values must be finite, so that no accepted model can make the network's numbers undefined.
+/// Scales and float values must be finite, so that no accepted model can make the network's numbers undefined, and no
+/// multiplier zero: weights that are zero are written so.
 fn check_values(id: u32, tensor: &Tensor<'_>) -> Result<(), Rule> {
     let finite = match tensor.kind {
         TensorKind::Vector | TensorKind::Float => all_finite(tensor.values),
         TensorKind::HalfVector => all_finite_half(tensor.values),
         TensorKind::Int8 | TensorKind::SparseInt8 => all_finite(tensor.scales),
-        TensorKind::Int4 | TensorKind::SparseInt4 => all_finite_half(tensor.scales),
+        TensorKind::Int4 | TensorKind::SparseInt4 => {
+            let Some(Int4Scales { scales, multipliers, .. }) = tensor.int4_scales() else {
+                return Err(Rule::TensorLength(id));
+            };
+            if multipliers.iter().any(|pair| pair & 0xf == 0 || pair >> 4 == 0) {
+                return Err(Rule::Multiplier(id));
+            }
+            scales.iter().all(|scale| scale.is_finite())
+        }
     };
     if let Some(block) = tensor.block {
         let index = tensor.parts_of_index(block).and_then(|(counts, columns)| {

@@ -5,7 +5,7 @@ mod common;
 
 use common::{ENTRY, HEADER, TABLE_END, Victim, mend, models};
 use kinglet_model_format::pack::PackError;
-use kinglet_model_format::{FormatError, IndexError, Model, Part, Role, Rule, SectionKind};
+use kinglet_model_format::{FormatError, IndexError, Model, Part, Role, Rule, SectionKind, TensorKind};
 
 /// Places of sections in the file.
 type Sections = [(usize, usize); SectionKind::ALL.len()];
@@ -139,8 +139,51 @@ fn tensor_length() {
 
 #[test]
 fn tensor_shape() {
-    check(SectionKind::Tensors, GROUP, &[16], Rule::TensorShape(0));
     check(SectionKind::Tensors, 9, &[1], Rule::TensorShape(0));
+}
+
+/// A model with an int4 matrix, that matrix's id, and where its record and its scales begin.
+fn int4() -> (Vec<u8>, u32, usize, usize) {
+    let (_, file) =
+        models::all().into_iter().find(|(name, _)| *name == "tiny-odd-int4").expect("it is there");
+    let victim = Victim::new(&file);
+    let model = Model::parse(victim.bytes()).expect("whole");
+    let id =
+        model.tensors().iter().position(|tensor| tensor.kind == TensorKind::Int4).expect("an int4 matrix");
+    let sections = victim.sections();
+    let record = sections[SectionKind::Tensors as usize].0 + 8 + 64 * id;
+    let offset = victim.bytes()[record + 32..record + 40].try_into().expect("eight bytes");
+    let scales = sections[SectionKind::Data as usize].0 + u64::from_le_bytes(offset) as usize;
+    (file, id as u32, record, scales)
+}
+
+#[test]
+fn group() {
+    check(SectionKind::Tensors, GROUP, &[16], Rule::Group(0));
+    let (file, id, record, _) = int4();
+    for group in [0u32, 8, 40, (1 << 16) + 16, 1 << 24] {
+        let error = refusal(&file, |bytes, _| put(bytes, record + 12, &group.to_le_bytes()));
+        let expected = FormatError::Section { section: SectionKind::Tensors, rule: Rule::Group(id) };
+        assert_eq!(error, expected, "{group}");
+    }
+}
+
+#[test]
+fn multiplier() {
+    let (file, id, _, scales) = int4();
+    let outputs = Model::parse(Victim::new(&file).bytes())
+        .expect("whole")
+        .tensors()
+        .get(id)
+        .expect("it is there")
+        .outputs;
+    let multipliers = scales + 4 * outputs.next_multiple_of(16);
+    // One of the first group's two that share a byte, then the other.
+    for pair in [0x10, 0x0f] {
+        let error = refusal(&file, |bytes, _| put(bytes, multipliers, &[pair]));
+        let rule = Rule::Multiplier(id);
+        assert_eq!(error, FormatError::Section { section: SectionKind::Tensors, rule });
+    }
 }
 
 #[test]
@@ -150,6 +193,9 @@ fn not_finite() {
     });
     // Values are held against the record that describes them.
     assert_eq!(error, FormatError::Section { section: SectionKind::Tensors, rule: Rule::NotFinite(0) });
+    let (file, id, _, scales) = int4();
+    let error = refusal(&file, |bytes, _| put(bytes, scales, &f32::INFINITY.to_le_bytes()));
+    assert_eq!(error, FormatError::Section { section: SectionKind::Tensors, rule: Rule::NotFinite(id) });
 }
 
 #[test]

@@ -63,6 +63,8 @@ buffers! {
         rows: [i8; Kernels::quantized_bytes(sizes.beam * sizes.decoder_rows, sizes.decoder_inputs()) + Need::decoder(sizes, sizes.beam).bytes],
         /// `[beam or 2 beam]`; and room for residuals.
         row_scales: [f32; sizes.beam * sizes.decoder_rows + Need::decoder(sizes, sizes.beam).scales],
+        /// A panel of an int4 matrix as int8.
+        room: [i8; sizes.int4_room(sizes.beam * sizes.decoder_rows, sizes.decoder_inputs())],
         /// `[beam, vocabulary]`.
         logits: [f32; sizes.beam * sizes.decoder_rows * sizes.vocabulary],
     }
@@ -232,8 +234,8 @@ impl<'m, 'b> Decoder<'m, 'b> {
             observer(prefix(self.buffers.states, count * width)?);
         }
         self.store_attention(input);
-        let DecoderBuffers { states, normed, split, rows, row_scales, logits, .. } = &mut self.buffers;
-        let mut rounding = Rounding { split, rows, scales: row_scales };
+        let DecoderBuffers { states, normed, split, rows, row_scales, room, logits, .. } = &mut self.buffers;
+        let mut rounding = Rounding { split, rows, scales: row_scales, room };
         norm_rows(kernels, &self.output.norm, &config, states, count, normed)?;
         let (source, bits) = (Rows { values: normed, stride: width }, self.output.bits);
         Input::new(kernels, bits, source, count, width, &mut rounding)?.times(&self.output.vocabulary, logits)
@@ -261,8 +263,9 @@ impl<'m, 'b> Decoder<'m, 'b> {
     /// The feed-forward network of the states, into `normed`.
     fn feed_forward(&mut self, block: &DecoderBlock<'_>, count: usize) -> Result<(), Error> {
         let (kernels, config) = (self.kernels, self.config);
-        let DecoderBuffers { states, normed, middle, gate, split, rows, row_scales, .. } = &mut self.buffers;
-        let mut rounding = Rounding { split, rows, scales: row_scales };
+        let DecoderBuffers { states, normed, middle, gate, split, rows, row_scales, room, .. } =
+            &mut self.buffers;
+        let mut rounding = Rounding { split, rows, scales: row_scales, room };
         norm_rows(kernels, &block.feed_forward_norm, &config, states, count, normed)?;
         let network = &block.feed_forward;
         feed_forward(kernels, &config, block.bits, network, count, normed, middle, gate, &mut rounding)
@@ -326,9 +329,10 @@ impl<'m, 'b> Decoder<'m, 'b> {
             split,
             rows,
             row_scales,
+            room,
             ..
         } = &mut self.buffers;
-        let mut rounding = Rounding { split, rows, scales: row_scales };
+        let mut rounding = Rounding { split, rows, scales: row_scales, room };
         let states = prefix_mut(states, count * width)?;
         let quantized =
             Input::new(kernels, bits, Rows { values: normed, stride: width }, count, width, &mut rounding)?;
@@ -419,9 +423,10 @@ impl<'m, 'b> Decoder<'m, 'b> {
             split,
             rows,
             row_scales,
+            room,
             ..
         } = &mut self.buffers;
-        let mut rounding = Rounding { split, rows, scales: row_scales };
+        let mut rounding = Rounding { split, rows, scales: row_scales, room };
         let states = prefix_mut(states, count * width)?;
         norm_rows(kernels, norm, &config, states, count, normed)?;
         let quantized =

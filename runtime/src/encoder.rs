@@ -47,6 +47,8 @@ buffers! {
         rows: [i8; Kernels::quantized_bytes(ROWS * sizes.encoder_rows, sizes.encoder_inputs()) + Need::encoder(sizes, ROWS).bytes],
         /// `[ROWS or 2 ROWS]`; and room for residuals.
         row_scales: [f32; ROWS * sizes.encoder_rows + Need::encoder(sizes, ROWS).scales],
+        /// A panel of an int4 matrix as int8.
+        room: [i8; sizes.int4_room(ROWS * sizes.encoder_rows, sizes.encoder_inputs())],
     }
 }
 
@@ -175,8 +177,8 @@ impl Encoder<'_, '_> {
         let (kernels, config) = (self.kernels, self.config);
         let (width, inner) = (block.inputs, config.attention_width());
         let start = self.cache_start(window);
-        let EncoderBuffers { keys, values, normed, split, rows, row_scales, .. } = &mut *self.buffers;
-        let mut rounding = Rounding { split, rows, scales: row_scales };
+        let EncoderBuffers { keys, values, normed, split, rows, row_scales, room, .. } = &mut *self.buffers;
+        let mut rounding = Rounding { split, rows, scales: row_scales, room };
         for first in (0..window.frames).step_by(ROWS) {
             let count = ROWS.min(window.frames - first);
             let states = part(states, first * width, count * width)?;
@@ -218,9 +220,9 @@ impl Encoder<'_, '_> {
         let (inputs, width, inner) = (block.inputs, config.width, config.attention_width());
         let cached = (window.history + window.frames) * inner;
         let start = self.cache_start(window);
-        let EncoderBuffers { keys, values, scores, normed, queries, split, rows, row_scales, .. } =
+        let EncoderBuffers { keys, values, scores, normed, queries, split, rows, row_scales, room, .. } =
             &mut *self.buffers;
-        let mut rounding = Rounding { split, rows, scales: row_scales };
+        let mut rounding = Rounding { split, rows, scales: row_scales, room };
         let source = part(states, first * inputs, count * inputs)?;
         norm_rows(kernels, &block.attention_norm, &config, source, count, normed)?;
         let input = Input::new(
@@ -284,8 +286,8 @@ impl Encoder<'_, '_> {
         count: usize,
     ) -> Result<(), Error> {
         let (kernels, config) = (self.kernels, self.config);
-        let EncoderBuffers { normed, middle, gate, split, rows, row_scales, .. } = &mut *self.buffers;
-        let mut rounding = Rounding { split, rows, scales: row_scales };
+        let EncoderBuffers { normed, middle, gate, split, rows, row_scales, room, .. } = &mut *self.buffers;
+        let mut rounding = Rounding { split, rows, scales: row_scales, room };
         let states = part_mut(states, first * config.width, count * config.width)?;
         norm_rows(kernels, &block.feed_forward_norm, &config, states, count, normed)?;
         let network = &block.feed_forward;

@@ -26,6 +26,8 @@ buffers! {
         rows: [i8; Kernels::quantized_bytes(ROWS * sizes.convolution_rows, sizes.convolution_inputs)],
         /// `[ROWS or 2 ROWS]`.
         row_scales: [f32; ROWS * sizes.convolution_rows],
+        /// A panel of an int4 matrix as int8.
+        room: [i8; sizes.int4_room(ROWS * sizes.convolution_rows, sizes.convolution_inputs)],
     }
 }
 
@@ -142,8 +144,8 @@ impl Frontend<'_, '_, '_> {
         } else {
             self.step(index - 1, first_input, needed)?;
         }
-        let FrontendBuffers { samples, even, odd, split, rows, row_scales } = &mut self.buffers;
-        let mut rounding = Rounding { split, rows, scales: row_scales };
+        let FrontendBuffers { samples, even, odd, split, rows, row_scales, room } = &mut self.buffers;
+        let mut rounding = Rounding { split, rows, scales: row_scales, room };
         let (source, result): (&[f32], &mut [f32]) = match (index, index % 2) {
             (0, _) => (samples, even),
             (_, 0) => (odd, even),

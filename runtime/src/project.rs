@@ -15,6 +15,8 @@ pub(crate) struct Rounding<'a> {
     pub(crate) rows: &'a mut [i8],
     /// One a row, two at sixteen bits.
     pub(crate) scales: &'a mut [f32],
+    /// [`Kernels::int4_room`] for the products with int4 matrices.
+    pub(crate) room: &'a mut [i8],
 }
 
 /// Rows of floats, in the forms that matrices take.
@@ -24,8 +26,9 @@ pub(crate) struct Input<'a> {
     pub(crate) rows: usize,
     pub(crate) bits: ActivationBits,
     quantized: QuantizedRows<'a>,
-    /// Taken by one product at a time.
+    /// Taken by one product at a time, as is the next.
     spare: Cell<Spare<'a>>,
+    pub(crate) room: Cell<&'a mut [i8]>,
 }
 
 /// Values that the result of [`Input::times`] needs for one row of one output.
@@ -46,7 +49,7 @@ impl<'a> Input<'a> {
         inputs: usize,
         rounding: &'a mut Rounding<'_>,
     ) -> Result<Self, Error> {
-        let Rounding { split, rows: values, scales } = rounding;
+        let Rounding { split, rows: values, scales, room } = rounding;
         let copies = rows * result_rows(bits);
         let (values, spare_rows) = split_at(values, Kernels::quantized_bytes(copies, inputs));
         let (scales, spare_scales) = split_at(scales, copies);
@@ -60,7 +63,7 @@ impl<'a> Input<'a> {
             }
         };
         let spare = Cell::new(Spare { floats: split, rows: spare_rows, scales: spare_scales });
-        Ok(Self { kernels, source, rows, bits, quantized, spare })
+        Ok(Self { kernels, source, rows, bits, quantized, spare, room: Cell::new(room) })
     }
 
     /// `out = rows x weights + bias`, `[rows, outputs]`. `out` must have room for [`result_rows`] times as many rows.
@@ -89,7 +92,12 @@ impl<'a> Input<'a> {
         let added = if split { None } else { bias };
         match weight {
             Matrix::Int8(weights) => kernels.matmul(rows, weights, added, out, outputs)?,
-            Matrix::Int4(weights) => kernels.matmul_int4(rows, weights, added, out, outputs)?,
+            Matrix::Int4(weights) => {
+                let room = self.room.take();
+                let done = kernels.matmul_int4(rows, weights, added, room, out, outputs);
+                self.room.set(room);
+                done?;
+            }
             Matrix::SparseInt8(weights) => kernels.matmul_sparse_int8(rows, weights, added, out, outputs)?,
             Matrix::SparseInt4(weights) => kernels.matmul_sparse_int4(rows, weights, added, out, outputs)?,
             Matrix::Float(weights) => {

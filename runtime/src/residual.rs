@@ -81,12 +81,15 @@ impl Input<'_> {
             given,
         })?;
         self.product(&residual.right, None, middle)?;
-        let mut rounding = Rounding { split: &mut [], rows: spare.rows, scales: spare.scales };
+        let room = self.room.take();
+        let mut rounding = Rounding { split: &mut [], rows: spare.rows, scales: spare.scales, room };
         let source = Rows { values: middle, stride: rank };
         let bits = ActivationBits::Eight;
         let input = Input::new(self.kernels, bits, source, self.rows, rank, &mut rounding)?;
         let sums = prefix_mut(sums, self.rows * outputs)?;
-        input.product(&residual.left, None, sums)?;
+        let done = input.product(&residual.left, None, sums);
+        self.room.set(room);
+        done?;
         self.kernels.add(prefix_mut(out, sums.len())?, sums)?;
         Ok(())
     }

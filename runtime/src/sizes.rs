@@ -6,9 +6,10 @@ use crate::filter_bank;
 use crate::project::result_rows;
 use crate::residual::largest_rank;
 use crate::sinusoids;
+use kinglet_kernels::Kernels;
 use kinglet_model_format::{
     Activation, ActivationBits, ChunkConfig, Convolution, FilterBankConfig, FrontendKind, LayerKind, Matrix,
-    Model,
+    Model, TensorKind,
 };
 
 /// Frames that one step of the frontend makes.
@@ -119,6 +120,8 @@ pub(crate) struct Sizes {
     pub(crate) convolution_split: usize,
     /// Rows that stand for one row of a convolution's inputs, at most: 1 or 2.
     pub(crate) convolution_rows: usize,
+    /// Whether a matrix is int4, not in blocks.
+    pub(crate) has_int4: bool,
     /// Longest piece of the vocabulary, in bytes.
     pub(crate) piece: usize,
     /// Hypotheses of the search over CTC frames; zero where the CTC head is not asked for.
@@ -190,6 +193,7 @@ impl Sizes {
             convolution_inputs: 0,
             convolution_split: 0,
             convolution_rows: 1,
+            has_int4: model.tensors().iter().any(|tensor| tensor.kind == TensorKind::Int4),
             piece: longest_piece(model),
             ctc_beam: 0,
             ctc_rows: 0,
@@ -227,6 +231,11 @@ impl Sizes {
     /// Values that splitting `rows` rows of `inputs` takes, where a layer splits rows at all.
     pub(crate) const fn split(rows: usize, copies: usize, inputs: usize) -> usize {
         if copies > 1 { rows * copies * inputs } else { 0 }
+    }
+
+    /// Bytes of a panel of int4 weights that is unpacked for `rows` rows of at most `inputs`, where there are such weights.
+    pub(crate) const fn int4_room(&self, rows: usize, inputs: usize) -> usize {
+        if self.has_int4 { Kernels::int4_room(rows, inputs) } else { 0 }
     }
 
     /// Layers whose cross-attention is kept as int8.

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use clap::Args;
 use kinglet_kernels::{InstructionSet, Kernels, Rows, TimeConvolution, time_ring};
-use kinglet_model_format::{BlockShape, FloatMatrix, MatrixShapeError};
+use kinglet_model_format::{BlockShape, FloatMatrix, MOST_GROUP_INPUTS, MatrixShapeError};
 
 use crate::failure::Failure;
 use crate::machine;
@@ -124,9 +124,10 @@ impl BenchKernels {
             Ok::<(), TableError>(())
         };
         line("int8", None, &dense)?;
-        line("int4", None, &store.dense(Kind::Int4 { group: self.inputs })?)?;
+        let whole = Kind::Int4 { group: self.inputs.min(MOST_GROUP_INPUTS) };
+        line("int4", None, &store.dense(whole)?)?;
         line("int4, groups 32", None, &store.dense(Kind::Int4 { group: 32 })?)?;
-        for (name, kind) in [("int8", Kind::Int8), ("int4", Kind::Int4 { group: self.inputs })] {
+        for (name, kind) in [("int8", Kind::Int8), ("int4", whole)] {
             for shape in BlockShape::ALL {
                 for percent in SPARSITIES {
                     let index = store.index(shape, percent);

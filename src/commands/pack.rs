@@ -23,7 +23,7 @@ kinglet pack training/out/tiny-en --share encoder=3,decoder=3 --residual-rank 16
 kinglet pack training/out/tiny-en --block 4x4 --sparsity 0.25 --config careful.toml -o sparse.kgl\n\n\
 careful.toml, in which `*` stands for anything and the last entry that names a matrix decides:\n  \
 [[matrix]]\n  name = \"decoder.layers.*_attention.*\"\n  weights = \"int4\"      # int8, int4, int4-groups, float\n  \
-group = 64            # of int4: inputs that share a scale\n  block = \"none\"        # 16x4, 4x16, 4x4, none\n\n  [[matrix]]\n  name = \"encoder.layers.*.feed_forward.*\"\n  sparsity = 0.5"
+group = 64            # of int4: inputs that share a multiplier\n  block = \"none\"        # 16x4, 4x16, 4x4, none\n\n  [[matrix]]\n  name = \"encoder.layers.*.feed_forward.*\"\n  sparsity = 0.5"
 )]
 pub struct Pack {
     /// The checkpoint folder
@@ -70,7 +70,7 @@ enum Storage {
     Float,
     /// Half a byte a weight, one scale an output: for weights that were trained for it
     Int4,
-    /// Half a byte a weight, one scale for each 32 inputs of an output
+    /// Half a byte a weight, one scale an output and a multiplier, 1 to 15, for each 32 inputs of it
     Int4Groups,
 }
 

@@ -45,10 +45,11 @@ pub(crate) fn matmul(kernels: Kernels, matmul: Matmul<'_>) {
     }
 }
 
-pub(crate) fn matmul_int4<'a>(kernels: Kernels, matmul: Matmul<'a, Int4Matrix<'a>>) {
+/// `room` holds a panel of int8 weights where there are rows enough to unpack one.
+pub(crate) fn matmul_int4<'a>(kernels: Kernels, matmul: Matmul<'a, Int4Matrix<'a>>, room: &mut [i8]) {
     match kernels.instruction_set() {
         InstructionSet::Scalar => scalar::matmul_i4_block16x4(matmul),
-        _ => native::dispatch_matmul_int4(kernels, matmul),
+        _ => native::dispatch_matmul_int4(kernels, matmul, room),
     }
 }
 

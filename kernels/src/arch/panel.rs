@@ -39,30 +39,39 @@ pub(crate) struct Panel<'a> {
 impl<'a> Matmul<'a> {
     /// The panels, in the order of the outputs.
     pub(crate) fn panels(self) -> impl Iterator<Item = Panel<'a>> {
-        let Matmul { rows, weights, bias, out, out_stride } = self;
-        let (inputs, outputs) = (rows.padded_inputs(), weights.outputs());
-        let out = out.as_mut_ptr();
-        let panels = weights.values().chunks_exact(OUTPUT_BLOCK * inputs);
-        panels.zip(weights.scales().chunks_exact(OUTPUT_BLOCK)).enumerate().map(
-            move |(index, (panel_weights, scales))| {
-                let first = index * OUTPUT_BLOCK;
-                let width = OUTPUT_BLOCK.min(outputs - first);
-                Panel {
-                    rows: rows.rows(),
-                    inputs,
-                    values: rows.values().as_ptr(),
-                    row_scales: rows.scales().as_ptr(),
-                    weights: panel_weights.as_ptr(),
-                    scales: scales.as_ptr(),
-                    bias: panel_bias(bias, first),
-                    out: out.wrapping_add(first),
-                    out_stride,
-                    width,
-                    borrowed: PhantomData,
-                }
-            },
-        )
+        let weights = *self.weights;
+        let values = weights.values().chunks_exact(OUTPUT_BLOCK * self.rows.padded_inputs());
+        let panels = panels(self, weights.outputs(), weights.scales());
+        panels.zip(values).map(|(panel, values)| Panel { weights: values.as_ptr(), ..panel })
     }
+}
+
+/// The panels of a product without their weights. `scales` are those of the outputs, padded.
+pub(super) fn panels<'a, W>(
+    matmul: Matmul<'a, W>,
+    outputs: usize,
+    scales: &'a [f32],
+) -> impl Iterator<Item = Panel<'a>> {
+    let Matmul { rows, bias, out, out_stride, .. } = matmul;
+    let inputs = rows.padded_inputs();
+    let out = out.as_mut_ptr();
+    scales.chunks_exact(OUTPUT_BLOCK).enumerate().map(move |(index, scales)| {
+        let first = index * OUTPUT_BLOCK;
+        let width = OUTPUT_BLOCK.min(outputs - first);
+        Panel {
+            rows: rows.rows(),
+            inputs,
+            values: rows.values().as_ptr(),
+            row_scales: rows.scales().as_ptr(),
+            weights: core::ptr::null(),
+            scales: scales.as_ptr(),
+            bias: panel_bias(bias, first),
+            out: out.wrapping_add(first),
+            out_stride,
+            width,
+            borrowed: PhantomData,
+        }
+    })
 }
 
 /// The 16 values of `bias` from output `first` on, zero where there are none.

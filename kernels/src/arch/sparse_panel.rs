@@ -6,18 +6,18 @@ use kinglet_model_format::{BlockColumns, BlockShape, OUTPUT_BLOCK, SparseInt4Mat
 
 use crate::matmul::Matmul;
 
-/// A row of blocks of a product, 16 or 4 outputs, for all rows. `W` is what weights are stored in, `S` a scale.
+/// A row of blocks of a product, 16 or 4 outputs, for all rows. `W` is what weights are stored in.
 ///
 /// Invariants, relied on by unsafe code: those of [`Matmul`]; `weights` holds the blocks of the row, as many as `columns`,
 /// one behind the other; each column times the inputs of a block plus those inputs is at most `inputs`, and columns
-/// increase; at `scales + 16 * group` there is a scale for each output of the block, for each of the `groups`; for each
-/// `row < rows` `width` floats may be written at `out + row * out_stride`; `1 <= width <= outputs of a block`.
-pub(crate) struct SparsePanel<'a, W, S> {
+/// increase; there is a scale for each output of the block, and with int4 weights 8 bytes of multipliers for each group, in which
+/// the block's outputs begin at `lane`, a multiple of their number and less than 16; for each `row < rows` `width` floats may be written at `out + row * out_stride`; `1 <= width <= outputs of a block`.
+pub(crate) struct SparsePanel<'a, W> {
     /// Rows, at least one.
     pub(crate) rows: usize,
     /// Inputs with padding, a multiple of 16.
     pub(crate) inputs: usize,
-    /// Inputs that share a scale, a multiple of 16; all of them in an int8 matrix.
+    /// Inputs that share a multiplier, a multiple of 16; all of them in an int8 matrix.
     pub(crate) group_inputs: usize,
     /// Quantized rows, in the order of the instruction set.
     pub(crate) values: *const i8,
@@ -27,8 +27,12 @@ pub(crate) struct SparsePanel<'a, W, S> {
     pub(crate) weights: *const W,
     /// The columns of the blocks.
     pub(crate) columns: BlockColumns<'a>,
-    /// `[groups][16]`, from the panel's first output on.
-    pub(crate) scales: *const S,
+    /// One scale an output.
+    pub(crate) scales: *const f32,
+    /// `[groups][8]`, of the 16 outputs among which the panel is; null with int8 weights.
+    pub(crate) multipliers: *const u8,
+    /// Where among these its first output is.
+    pub(crate) lane: usize,
     /// One bias an output, zero where there is none.
     pub(crate) bias: [f32; OUTPUT_BLOCK],
     /// The panel's first output of the first row.
@@ -40,10 +44,10 @@ pub(crate) struct SparsePanel<'a, W, S> {
     borrowed: PhantomData<&'a mut f32>,
 }
 
-/// int8 weights with f32 scales.
-pub(crate) type SparseInt8Panel<'a> = SparsePanel<'a, i8, f32>;
-/// int4 weights, two a byte, with the bits of f16 scales.
-pub(crate) type SparseInt4Panel<'a> = SparsePanel<'a, u8, u16>;
+/// int8 weights.
+pub(crate) type SparseInt8Panel<'a> = SparsePanel<'a, i8>;
+/// int4 weights, two a byte.
+pub(crate) type SparseInt4Panel<'a> = SparsePanel<'a, u8>;
 
 impl<'a> Matmul<'a, SparseInt8Matrix<'a>> {
     /// The shape of the blocks.
@@ -54,13 +58,10 @@ impl<'a> Matmul<'a, SparseInt8Matrix<'a>> {
     /// The rows of blocks, in the order of the outputs.
     pub(crate) fn panels(self) -> impl Iterator<Item = SparseInt8Panel<'a>> {
         let weights = *self.weights;
-        let (values, scales) = (weights.values().as_ptr(), weights.scales().as_ptr());
-        let shape = weights.index().shape();
-        cut(self, weights.index().rows(), shape, weights.outputs(), move |panel, block, output| SparsePanel {
-            group_inputs: panel.inputs,
-            weights: values.wrapping_add(block * shape.weights()),
-            scales: scales.wrapping_add(output),
-            ..panel
+        let values = weights.values().as_ptr();
+        let (shape, scales) = (weights.index().shape(), weights.scales());
+        cut(self, weights.index().rows(), shape, weights.outputs(), scales, move |panel, block, _| {
+            SparsePanel { weights: values.wrapping_add(block * shape.weights()), ..panel }
         })
     }
 }
@@ -74,26 +75,34 @@ impl<'a> Matmul<'a, SparseInt4Matrix<'a>> {
     /// The rows of blocks, in the order of the outputs.
     pub(crate) fn panels(self) -> impl Iterator<Item = SparseInt4Panel<'a>> {
         let weights = *self.weights;
-        let (values, scales) = (weights.values().as_ptr(), weights.scales().as_ptr().cast::<u16>());
+        let (values, scales) = (weights.values().as_ptr(), weights.scales());
         let (shape, groups) = (weights.index().shape(), weights.groups());
-        cut(self, weights.index().rows(), shape, weights.outputs(), move |panel, block, output| SparsePanel {
-            group_inputs: weights.group_inputs(),
-            weights: values.wrapping_add(block * (shape.weights() / 2)),
-            scales: scales
-                .wrapping_add(output / OUTPUT_BLOCK * OUTPUT_BLOCK * groups + output % OUTPUT_BLOCK),
-            ..panel
-        })
+        let multipliers = scales.multipliers.as_ptr();
+        cut(
+            self,
+            weights.index().rows(),
+            shape,
+            weights.outputs(),
+            scales.scales,
+            move |panel, block, output| SparsePanel {
+                group_inputs: scales.group_inputs,
+                weights: values.wrapping_add(block * (shape.weights() / 2)),
+                multipliers: multipliers.wrapping_add(output / OUTPUT_BLOCK * groups * (OUTPUT_BLOCK / 2)),
+                ..panel
+            },
+        )
     }
 }
 
-/// Puts panels together: `place` adds weights and scales for the first block and the first output of a row of blocks.
-fn cut<'a, M, W, S>(
+/// Puts panels together: `place` adds weights and multipliers for the first block and the first output of a row of blocks.
+fn cut<'a, M, W>(
     matmul: Matmul<'a, M>,
     block_rows: impl Iterator<Item = kinglet_model_format::BlockRow<'a>>,
     shape: BlockShape,
     outputs: usize,
-    place: impl Fn(SparsePanel<'a, W, S>, usize, usize) -> SparsePanel<'a, W, S>,
-) -> impl Iterator<Item = SparsePanel<'a, W, S>> {
+    scales: &'a [f32],
+    place: impl Fn(SparsePanel<'a, W>, usize, usize) -> SparsePanel<'a, W>,
+) -> impl Iterator<Item = SparsePanel<'a, W>> {
     let Matmul { rows, bias, out, out_stride, .. } = matmul;
     let out = out.as_mut_ptr();
     block_rows.map(move |block_row| {
@@ -111,7 +120,9 @@ fn cut<'a, M, W, S>(
             row_scales: rows.scales().as_ptr(),
             weights: core::ptr::null(),
             columns: block_row.columns,
-            scales: core::ptr::null(),
+            scales: scales.as_ptr().wrapping_add(first),
+            multipliers: core::ptr::null(),
+            lane: first % OUTPUT_BLOCK,
             bias: panel_bias,
             out: out.wrapping_add(first),
             out_stride,

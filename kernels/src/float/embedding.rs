@@ -27,7 +27,7 @@ pub fn dequantize_row(matrix: &Int8Matrix<'_>, output: usize, out: &mut [f32]) -
     Ok(())
 }
 
-/// [`dequantize_row`] of an int4 matrix: each weight times the scale of its group.
+/// [`dequantize_row`] of an int4 matrix.
 ///
 /// # Errors
 /// When the matrix has no such output or `out` is shorter than its inputs.
@@ -40,12 +40,9 @@ pub fn dequantize_int4_row(
     let needed = matrix.inputs();
     let given = out.len();
     let out = out.get_mut(..needed).ok_or(KernelError::TooShort { name: "out", needed, given })?;
-    for (group, values) in out.chunks_mut(matrix.group_inputs()).enumerate() {
-        let first = group * matrix.group_inputs();
-        let scale = matrix.scale(output, first);
-        for (index, value) in values.iter_mut().enumerate() {
-            *value = f32::from(matrix.value(output, first + index)) * scale;
-        }
+    let scale = matrix.scales().scales.get(output).copied().unwrap_or(0.0);
+    for (input, value) in out.iter_mut().enumerate() {
+        *value = f32::from(matrix.weight(output, input)) * scale;
     }
     Ok(())
 }
@@ -78,12 +75,13 @@ pub fn dequantize_sparse_int4_row(
     out: &mut [f32],
 ) -> Result<(), KernelError> {
     let (shape, values) = (matrix.index().shape(), matrix.values());
+    let scale = matrix.scales().scales.get(output).copied().unwrap_or(0.0);
     fill_row(matrix.index(), [matrix.outputs(), matrix.inputs()], output, out, |block, input| {
         let (place, high) = shape.int4_place(output % shape.outputs(), input % shape.inputs());
         let byte = values.get(block * (shape.weights() / 2) + place).copied().unwrap_or(0);
         // Shifting the wanted half to the top and back extends its sign.
         let value = if high { byte as i8 >> 4 } else { (byte << 4) as i8 >> 4 };
-        f32::from(value) * matrix.scale(output, input)
+        f32::from(value * matrix.multiplier(output, input)) * scale
     })
 }
 

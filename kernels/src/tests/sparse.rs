@@ -1,10 +1,10 @@
 //! Block-sparse products: every instruction set against the scalar kernel, and that against the dense one.
 
-use half::f16;
 use kinglet_model_format::{
-    BlockColumns, BlockIndex, BlockShape, Int4Matrix, SparseInt4Matrix, SparseInt8Matrix,
+    BlockColumns, BlockIndex, BlockShape, Int4Scales, SparseInt4Matrix, SparseInt8Matrix,
 };
 
+use super::int4::random_multipliers;
 use super::*;
 use crate::{dequantize_sparse_int4_row, dequantize_sparse_row};
 
@@ -22,7 +22,7 @@ struct SparseCase {
     int8: Vec<i8>,
     int4: Vec<u8>,
     scales: Vec<f32>,
-    int4_scales: Vec<f16>,
+    multipliers: Vec<u8>,
     bias: Option<Vec<f32>>,
 }
 
@@ -53,9 +53,8 @@ impl SparseCase {
             |count: usize, factor: f32| -> Vec<f32> { (0..count).map(|_| noise.float() * factor).collect() };
         let source = floats(rows * inputs, 3.0);
         let scales = floats(padded_outputs, 0.01);
-        let int4_scales = floats(padded_outputs * padded.div_ceil(group), 0.01);
-        let int4_scales = int4_scales.into_iter().map(f16::from_f32).collect();
         let bias = seed.is_multiple_of(2).then(|| floats(outputs, 1.0));
+        let multipliers = padded_outputs / 2 * padded.div_ceil(group);
         Self {
             shape,
             rows,
@@ -69,7 +68,7 @@ impl SparseCase {
             int8: (0..weights).map(|_| noise.next() as i8).collect(),
             int4: (0..weights / 2).map(|_| noise.next() as u8).collect(),
             scales,
-            int4_scales,
+            multipliers: (0..multipliers).map(|_| random_multipliers(&mut noise)).collect(),
             bias,
         }
     }
@@ -89,8 +88,9 @@ impl SparseCase {
     }
 
     fn int4(&self) -> SparseInt4Matrix<'_> {
-        let (index, scales) = (self.index(), &self.int4_scales);
-        SparseInt4Matrix::new(self.outputs, self.inputs, self.group, index, &self.int4, scales).unwrap()
+        let Self { group, scales, multipliers, .. } = self;
+        let scales = Int4Scales { group_inputs: *group, scales, multipliers };
+        SparseInt4Matrix::new(self.outputs, self.inputs, self.index(), &self.int4, scales).unwrap()
     }
 
     /// Calls `multiply` with the rows, the bias, room for the result and the distance between its rows.
@@ -174,6 +174,7 @@ macro_rules! sparse_tests {
                                 let mut case = SparseCase::random(seed, shape, 5, 700, 17, 100);
                                 case.int8.fill(weight);
                                 case.int4.fill(byte);
+                                case.multipliers.fill(0xff);
                                 case.source.fill(value);
                                 case.check(kernels);
                             }
@@ -187,7 +188,7 @@ macro_rules! sparse_tests {
 
 sparse_tests!(i8mm I8mm, dotprod Dotprod, neon Neon, avx512vnni Avx512Vnni, avx2 Avx2);
 
-/// A dense matrix with the same weights and scales gives the same bits.
+/// A dense matrix of int8 with the same weights and scales gives the same bits.
 #[test]
 fn scalar_equals_dense() {
     let scalar = Kernels::new(InstructionSet::Scalar).unwrap();
@@ -196,32 +197,25 @@ fn scalar_equals_dense() {
             let (rows, inputs, outputs) = (3, 17 + seed as usize * 3, 18);
             let case = SparseCase::random(seed, shape, rows, inputs, outputs, percent);
             let (int8, int4) = (case.int8(), case.int4());
-            let weights = (0..outputs).flat_map(|o| (0..inputs).map(move |i| int8.value(o, i))).collect();
-            let dense = Case {
-                rows,
-                inputs,
-                outputs,
-                source_stride: inputs,
-                out_stride: outputs,
-                source: case.source.clone(),
-                weights,
-                scales: case.scales[..outputs].to_vec(),
-                bias: case.bias.clone(),
+            let dense = |weight: &dyn Fn(usize, usize) -> i8| {
+                let weights =
+                    (0..outputs * inputs).map(|index| weight(index / inputs, index % inputs)).collect();
+                let dense = Case {
+                    rows,
+                    inputs,
+                    outputs,
+                    source_stride: inputs,
+                    out_stride: outputs,
+                    source: case.source.clone(),
+                    weights,
+                    scales: case.scales[..outputs].to_vec(),
+                    bias: case.bias.clone(),
+                };
+                let (_, _, out) = dense.run(scalar);
+                bits(&out)
             };
-            let (_, _, expected) = dense.run(scalar);
-            assert_eq!(bits(&case.run_int8(scalar)), bits(&expected), "{shape} int8");
-
-            let padded = round_up(inputs, INPUT_PAD);
-            let mut values = vec![0u8; round_up(outputs, OUTPUT_BLOCK) * padded / 2];
-            for (output, input) in (0..outputs).flat_map(|o| (0..inputs).map(move |i| (o, i))) {
-                let pair = output / OUTPUT_BLOCK * (padded / 8) + input / 8;
-                let place = (pair * OUTPUT_BLOCK + output % OUTPUT_BLOCK) * INPUT_BLOCK + input % INPUT_BLOCK;
-                values[place] |= (int4.value(output, input) as u8 & 0xf) << (input / 4 % 2 * 4);
-            }
-            let dense = Int4Matrix::new(outputs, inputs, case.group, &values, &case.int4_scales).unwrap();
-            let expected = case
-                .run(scalar, |rows, bias, out, stride| scalar.matmul_int4(rows, &dense, bias, out, stride));
-            assert_eq!(bits(&case.run_int4(scalar)), bits(&expected), "{shape} int4");
+            assert_eq!(bits(&case.run_int8(scalar)), dense(&|o, i| int8.value(o, i)), "{shape} int8");
+            assert_eq!(bits(&case.run_int4(scalar)), dense(&|o, i| int4.weight(o, i)), "{shape} int4");
         }
     }
 }
@@ -239,7 +233,7 @@ fn rows_of_blocks_are_read_as_floats() {
                 for input in 0..inputs {
                     let want = f32::from(int8.value(output, input)) * int8.scales()[output];
                     assert_eq!(first[input], want, "{shape} {output} {input}");
-                    let want = f32::from(int4.value(output, input)) * int4.scale(output, input);
+                    let want = f32::from(int4.weight(output, input)) * case.scales[output];
                     assert_eq!(second[input], want, "{shape} {output} {input}");
                 }
             }

@@ -62,6 +62,25 @@ pub enum PackError {
         /// Position of the first such value.
         position: usize,
     },
+    /// Scales and multipliers of a matrix are none.
+    #[error("{0}")]
+    Grid(String),
+    /// A weight is not a multiple of the scale and the multiplier that the checkpoint states for it.
+    #[error(
+        "`{name}` is not on its grid: output {output}, input {input} is {value}, {multiple} times scale x multiplier, not a whole number -8 to 7 times"
+    )]
+    OffGrid {
+        /// Name of the matrix.
+        name: String,
+        /// Output of the first such weight.
+        output: usize,
+        /// Its input, in the order in which groups are counted.
+        input: usize,
+        /// Its value.
+        value: f32,
+        /// The value over scale and multiplier.
+        multiple: f32,
+    },
     /// The checkpoint holds tensors that the config does not use.
     #[error("the checkpoint holds tensors that its config does not use: {}", .0.join(", "))]
     Unused(Vec<String>),

@@ -6,6 +6,7 @@
 
 mod checkpoint;
 mod error;
+mod int4;
 mod lay_out;
 mod low_rank;
 mod network;

@@ -2,8 +2,9 @@
 
 use super::checkpoint::{Checkpoint, ConvolutionConfig, DecoderParts, FilterBankEntry, Stack};
 use super::error::PackError;
+use super::int4::Grid;
 use super::lay_out::{StoredTensor, store_float, store_vector};
-use super::options::PackOptions;
+use super::options::{PackOptions, Weights};
 use super::share::{self, ShareReport, SharedMatrix, StackPlan};
 use super::writer::{SlotList, Writer, activation_code};
 use crate::decoder_block::DecoderForm;
@@ -138,7 +139,8 @@ impl Packer<'_> {
             1 => store_float(&name, &rows, outputs, inputs),
             _ => {
                 let storage = self.options.storage(Role::Kernel, &prefix, &mut self.overridden)?;
-                storage.store(&name, &rows, outputs, inputs)
+                let grid = self.grid(&prefix, storage.weights, [outputs, inputs])?;
+                storage.store(&name, &rows, outputs, inputs, grid.as_ref())?
             }
         };
         self.put(&mut slots, Role::Kernel, Part::Weight, stored);
@@ -257,7 +259,9 @@ impl Packer<'_> {
         if !self.shared_matrix(slots, role, prefix, storage, [outputs, inputs])? {
             let name = format!("{prefix}.weight");
             let rows = self.take(&name, &[outputs, inputs])?;
-            self.put(slots, role, Part::Weight, storage.store(&name, &rows, outputs, inputs));
+            let grid = self.grid(prefix, storage.weights, [outputs, inputs])?;
+            let stored = storage.store(&name, &rows, outputs, inputs, grid.as_ref())?;
+            self.put(slots, role, Part::Weight, stored);
         }
         self.bias(slots, role, prefix, outputs)
     }
@@ -288,6 +292,24 @@ impl Packer<'_> {
             self.put(slots, role, Part::Bias, store_vector(&name, &bias));
         }
         Ok(())
+    }
+
+    /// The grid that training chose for the matrix `prefix`, if it did. Only int4 weights lie on one.
+    pub(super) fn grid(
+        &mut self,
+        prefix: &str,
+        weights: Weights,
+        [outputs, inputs]: [usize; 2],
+    ) -> Result<Option<Grid>, PackError> {
+        let (scale, multipliers) = (format!("{prefix}.scale"), format!("{prefix}.multipliers"));
+        if !self.unused.contains(&scale) && !self.unused.contains(&multipliers) {
+            return Ok(None);
+        }
+        let groups = self.checkpoint.shape(&multipliers).and_then(|shape| shape.get(1).copied()).unwrap_or(1);
+        let scales = self.take(&scale, &[outputs])?;
+        let multipliers = self.take(&multipliers, &[outputs, groups])?;
+        let Weights::Int4 { group_inputs } = weights else { return Ok(None) };
+        Grid::new(prefix, inputs, group_inputs, scales, &multipliers).map(Some)
     }
 
     pub(super) fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, PackError> {

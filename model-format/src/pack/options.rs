@@ -1,6 +1,7 @@
 //! What the caller may choose.
 
 use super::error::PackError;
+use super::int4::Grid;
 use super::lay_out::{StoredTensor, store_float, store_int4, store_int8};
 use super::overrides::Overrides;
 use super::share::Sharing;
@@ -16,9 +17,9 @@ pub enum Weights {
     Int8,
     /// Four bytes a weight: nothing is rounded.
     Float,
-    /// Half a byte a weight. `group_inputs` inputs share a scale; all of an output where it is `None`.
+    /// Half a byte a weight, one scale an output. `group_inputs` inputs of it share a multiplier; all where it is `None`.
     Int4 {
-        /// Inputs that share a scale, rounded up to a multiple of 16.
+        /// Inputs that share a multiplier, rounded up to a multiple of 16.
         group_inputs: Option<usize>,
     },
 }
@@ -27,7 +28,7 @@ impl Weights {
     /// Names of ways to store weights.
     pub const NAMES: [&str; 4] = ["int8", "int4", "int4-groups", "float"];
 
-    /// The way with this name: `int4` has one scale an output, `int4-groups` one for each 32 inputs of it.
+    /// The way with this name: `int4` has one scale an output, `int4-groups` also a multiplier for each 32 inputs of it.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "int8" => Some(Self::Int8),
@@ -59,23 +60,30 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// `rows` is `[outputs][inputs]`.
-    pub(crate) fn store(self, name: &str, rows: &[f32], outputs: usize, inputs: usize) -> StoredTensor {
+    /// `rows` is `[outputs][inputs]`; int4 weights lie on `grid` where there is one.
+    pub(super) fn store(
+        self,
+        name: &str,
+        rows: &[f32],
+        outputs: usize,
+        inputs: usize,
+        grid: Option<&Grid>,
+    ) -> Result<StoredTensor, PackError> {
         let whole = |rows: &[f32]| match self.weights {
-            Weights::Int8 => store_int8(name, rows, outputs, inputs),
-            Weights::Float => store_float(name, rows, outputs, inputs),
-            Weights::Int4 { group_inputs } => store_int4(name, rows, outputs, inputs, group_inputs),
+            Weights::Int8 => Ok(store_int8(name, rows, outputs, inputs)),
+            Weights::Float => Ok(store_float(name, rows, outputs, inputs)),
+            Weights::Int4 { group_inputs } => store_int4(name, rows, outputs, inputs, group_inputs, grid),
         };
         // Numbers and counts of columns have two bytes at most: a matrix so wide that they would need more stays whole.
         let numbered = |sparse: &Sparse| inputs.div_ceil(sparse.block.inputs()) <= usize::from(u16::MAX);
         let Some(Sparse { block, sparsity }) = self.sparse.filter(numbered) else { return whole(rows) };
-        let blocks = |rows: &[f32]| store_sparse(name, rows, outputs, inputs, block, self.weights);
+        let blocks = |rows: &[f32]| store_sparse(name, rows, outputs, inputs, block, self.weights, grid);
         if let Some(sparsity) = sparsity {
             let pruned = prune(rows, outputs, inputs, block, sparsity);
-            return blocks(&pruned).compared_with(rows, &pruned);
+            return Ok(blocks(&pruned)?.compared_with(rows, &pruned));
         }
-        let (sparse, whole) = (blocks(rows), whole(rows));
-        if sparse.report.bytes < whole.report.bytes { sparse } else { whole }
+        let (sparse, whole) = (blocks(rows)?, whole(rows)?);
+        Ok(if sparse.report.bytes < whole.report.bytes { sparse } else { whole })
     }
 }
 
@@ -116,7 +124,7 @@ mod tests {
         let sparse = Some(Sparse { block: BlockShape::Outputs16Inputs4, sparsity: Some(0.0) });
         let storage = Storage { weights: Weights::Int8, sparse };
         for (inputs, block) in [(most, Some(BlockShape::Outputs16Inputs4)), (most + 1, None)] {
-            let tensor = storage.store("w", &std::vec![1.0; inputs], 1, inputs);
+            let tensor = storage.store("w", &std::vec![1.0; inputs], 1, inputs, None).expect("it packs");
             assert_eq!(tensor.report.block, block);
         }
     }
@@ -127,10 +135,11 @@ mod tests {
         for block in BlockShape::ALL {
             let storage = Storage { weights: Weights::Int8, sparse: Some(Sparse { block, sparsity: None }) };
             let full: std::vec::Vec<f32> = (1..=outputs * inputs).map(|value| value as f32).collect();
-            assert_eq!(storage.store("w", &full, outputs, inputs).report.block, None);
+            let store = |rows: &[f32]| storage.store("w", rows, outputs, inputs, None).expect("it packs");
+            assert_eq!(store(&full).report.block, None);
             let mut half = full;
             half[..outputs * inputs / 2].fill(0.0);
-            let tensor = storage.store("w", &half, outputs, inputs);
+            let tensor = store(&half);
             assert_eq!((tensor.report.block, tensor.report.density), (Some(block), 0.5));
         }
     }

@@ -4,7 +4,7 @@
 //! [[matrix]]
 //! name = "encoder.layers.*.feed_forward.*"   # a name as in the checkpoint; `*` stands for anything
 //! weights = "int4"                           # as after --weights
-//! group = 64                                 # inputs that share a scale of int4, a multiple of 16
+//! group = 64                                 # inputs that share a multiplier of int4, a multiple of 16 up to 65,536
 //! block = "4x4"                              # as after --block, or "none": kept whole
 //! sparsity = 0.5                             # as after --sparsity
 //! ```
@@ -13,7 +13,7 @@
 
 use super::error::PackError;
 use super::options::{Sparse, Storage, Weights};
-use crate::matrix::INPUT_PAD;
+use crate::matrix::Int4Scales;
 use crate::sparse::BlockShape;
 use serde::Deserialize;
 use std::format;
@@ -101,7 +101,7 @@ impl Entry {
             let Weights::Int4 { group_inputs } = &mut result.weights else {
                 return Err(PackError::Options(format!("`{}`: only int4 has a `group`", self.name)));
             };
-            if group == 0 || !group.is_multiple_of(INPUT_PAD) {
+            if !Int4Scales::is_group(group) {
                 return Err(at_fault("group", &group.to_string()));
             }
             *group_inputs = Some(group);
@@ -196,6 +196,7 @@ mod tests {
             ("[[matrix]]\nweights = \"int8\"\n", "missing field `name`"),
             ("[[matrix]]\nname = \"a\"\nweights = \"int3\"\n", "weights `int3` is unknown"),
             ("[[matrix]]\nname = \"a\"\ngroup = 24\n", "group `24` is unknown"),
+            ("[[matrix]]\nname = \"a\"\ngroup = 65552\n", "group `65552` is unknown"),
             ("[[matrix]]\nname = \"a\"\nweights = \"int8\"\ngroup = 32\n", "`a`: only int4 has a `group`"),
             ("[[matrix]]\nname = \"a\"\nblock = \"8x8\"\n", "block `8x8` is unknown"),
             ("[[matrix]]\nname = \"a\"\nsparsity = 1.5\n", "sparsity `1.5` is unknown"),

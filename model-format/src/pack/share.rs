@@ -194,7 +194,9 @@ impl Packer<'_> {
             let rows =
                 if merged.is_empty() { self.take(&name, &shape)? } else { self.mean(&merged, &shape)? };
             let [outputs, inputs] = shape;
-            let id = self.writer.tensor(storage.store(&name, &rows, outputs, inputs));
+            // A mean lies on nobody's grid.
+            let grid = if merged.is_empty() { self.grid(&owner, storage.weights, shape)? } else { None };
+            let id = self.writer.tensor(storage.store(&name, &rows, outputs, inputs, grid.as_ref())?);
             self.shared.insert(owner.clone(), SharedMatrix { id, shape, storage, rows });
         }
         match self.shared.get(&owner) {
@@ -274,6 +276,7 @@ impl Packer<'_> {
         let [outputs, inputs] = shape;
         let name = format!("{prefix}.weight");
         let own = self.take(&name, &shape)?;
+        self.grid(prefix, weights, shape)?;
         let shared = self.shared.get(owner).map_or(&[][..], |shared| &shared.rows);
         let difference: Vec<f32> = own.iter().zip(shared).map(|(own, shared)| own - shared).collect();
         let power = norm(&own).max(f64::MIN_POSITIVE);

@@ -1,8 +1,8 @@
 //! Matrices in blocks, of which those of zeros are left out.
 
-use super::lay_out::{
-    StoredTensor, float_bytes, group_of, lay_out_scales, quantize_int4, quantize_int8, store_float, stored,
-};
+use super::error::PackError;
+use super::int4::{Grid, quantize_int4};
+use super::lay_out::{StoredTensor, float_bytes, quantize_int8, store_float, stored};
 use super::options::Weights;
 use crate::matrix::{OUTPUT_BLOCK, round_up};
 use crate::sparse::{BlockIndex, BlockShape};
@@ -44,6 +44,9 @@ pub(super) fn prune(
 }
 
 /// Quantizes as for a dense matrix, and stores the blocks that hold a weight. `rows` is `[outputs][inputs]`.
+///
+/// # Errors
+/// When int4 weights do not lie on the grid that training chose.
 pub(super) fn store_sparse(
     name: &str,
     rows: &[f32],
@@ -51,10 +54,11 @@ pub(super) fn store_sparse(
     inputs: usize,
     shape: BlockShape,
     weights: Weights,
-) -> StoredTensor {
+    grid: Option<&Grid>,
+) -> Result<StoredTensor, PackError> {
     let (kind, quantized, scales, group_inputs, error) = match weights {
         // Floats have no blocks: they are kept whole, with their zeros.
-        Weights::Float => return store_float(name, rows, outputs, inputs),
+        Weights::Float => return Ok(store_float(name, rows, outputs, inputs)),
         Weights::Int8 => {
             let quantized = quantize_int8(rows, inputs);
             let mut scales = quantized.scales;
@@ -62,9 +66,8 @@ pub(super) fn store_sparse(
             (TensorKind::SparseInt8, quantized.values, float_bytes(&scales), 0, quantized.relative_error)
         }
         Weights::Int4 { group_inputs } => {
-            let group = group_of(inputs, group_inputs);
-            let quantized = quantize_int4(rows, inputs, group);
-            let scales = lay_out_scales(&quantized.scales, inputs.div_ceil(group));
+            let quantized = quantize_int4(name, rows, inputs, group_inputs, grid)?;
+            let (scales, group) = (quantized.scale_bytes(), quantized.group_inputs);
             (TensorKind::SparseInt4, quantized.values, scales, group, quantized.relative_error)
         }
     };
@@ -99,7 +102,7 @@ pub(super) fn store_sparse(
     let mut tensor = stored(name, kind, (outputs, inputs), values, scales, error);
     tensor.report.bytes += index.len();
     (tensor.report.block, tensor.report.density) = (Some(shape), density);
-    StoredTensor { group_inputs, index, ..tensor }
+    Ok(StoredTensor { group_inputs, index, ..tensor })
 }
 
 fn put_block(values: &mut Vec<u8>, block: &[i8], shape: BlockShape, kind: TensorKind) {
@@ -132,6 +135,7 @@ impl StoredTensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::matrix::Int4Scales;
     use crate::sparse::{BlockColumns, SparseInt4Matrix, SparseInt8Matrix};
     use zerocopy::FromBytes;
 
@@ -160,19 +164,14 @@ mod tests {
                 .map(|index| f32::from(matrix.value(at(index).0, at(index).1)) * scales[at(index).0])
                 .collect();
         }
-        let scales: Vec<half::f16> = tensor
-            .scales
-            .chunks_exact(2)
-            .map(|b| half::f16::read_from_bytes(b).expect("two bytes"))
-            .collect();
+        let (scales, multipliers) = tensor.scales.split_at(4 * round_up(outputs, OUTPUT_BLOCK));
+        let scales: Vec<f32> =
+            scales.chunks_exact(4).map(|b| f32::read_from_bytes(b).expect("four bytes")).collect();
+        let of_groups = Int4Scales { group_inputs: tensor.group_inputs, scales: &scales, multipliers };
         let matrix =
-            SparseInt4Matrix::new(outputs, inputs, tensor.group_inputs, index, &tensor.values, &scales)
-                .expect("a matrix");
+            SparseInt4Matrix::new(outputs, inputs, index, &tensor.values, of_groups).expect("a matrix");
         (0..outputs * inputs)
-            .map(|index| {
-                let (output, input) = at(index);
-                f32::from(matrix.value(output, input)) * matrix.scale(output, input)
-            })
+            .map(|index| f32::from(matrix.weight(at(index).0, at(index).1)) * scales[at(index).0])
             .collect()
     }
 
@@ -186,7 +185,8 @@ mod tests {
                     Weights::Int4 { group_inputs: None },
                     Weights::Int4 { group_inputs: Some(32) },
                 ] {
-                    let tensor = store_sparse("w", &rows, outputs, inputs, shape, weights);
+                    let tensor =
+                        store_sparse("w", &rows, outputs, inputs, shape, weights, None).expect("it packs");
                     assert_eq!(floats(&tensor), rows, "{shape} {weights:?} {outputs} {inputs}");
                     assert_eq!(tensor.report.relative_error, 0.0);
                 }
@@ -200,7 +200,8 @@ mod tests {
         let rows = rows(outputs, inputs);
         for shape in BlockShape::ALL {
             let pruned = prune(&rows, outputs, inputs, shape, 0.5);
-            let tensor = store_sparse("w", &pruned, outputs, inputs, shape, Weights::Int8);
+            let tensor = store_sparse("w", &pruned, outputs, inputs, shape, Weights::Int8, None);
+            let tensor = tensor.expect("it packs");
             assert!((tensor.report.density - 0.5).abs() < 0.02, "{shape} {}", tensor.report.density);
             assert_eq!(floats(&tensor), pruned);
             let error = tensor.compared_with(&rows, &pruned).report.relative_error;

@@ -27,7 +27,8 @@ fn with(tensor: super::lay_out::StoredTensor) -> Result<Vec<u8>, PackError> {
 fn matrix(weights: Weights) -> super::lay_out::StoredTensor {
     let rows: Vec<f32> = (0..SHAPE.0 * SHAPE.1).map(|i| (i * 37 % 101) as f32 - 50.0).collect();
     let pruned = prune(&rows, SHAPE.0, SHAPE.1, BlockShape::Outputs16Inputs4, 0.5);
-    store_sparse("matrix.weight@50", &pruned, SHAPE.0, SHAPE.1, BlockShape::Outputs16Inputs4, weights)
+    store_sparse("matrix.weight@50", &pruned, SHAPE.0, SHAPE.1, BlockShape::Outputs16Inputs4, weights, None)
+        .expect("it packs")
 }
 
 #[test]

@@ -1,10 +1,9 @@
 //! Matrices of noise, dense and sparse.
 
-use half::f16;
 use kinglet_kernels::{KernelError, Kernels, QuantizedRows};
 use kinglet_model_format::{
-    BlockColumns, BlockIndex, BlockShape, Int4Matrix, Int8Matrix, MatrixShapeError, SparseInt4Matrix,
-    SparseInt8Matrix,
+    BlockColumns, BlockIndex, BlockShape, Int4Matrix, Int4Scales, Int8Matrix, MatrixShapeError,
+    SparseInt4Matrix, SparseInt8Matrix,
 };
 
 /// Bytes in a line of the cache: weights begin with one, as they do in a model file.
@@ -34,7 +33,7 @@ impl Iterator for Noise {
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
     Int8,
-    /// With a scale for each output and so many inputs.
+    /// With a multiplier for each output and so many inputs.
     Int4 {
         group: usize,
     },
@@ -58,17 +57,18 @@ impl Weights<'_> {
         }
     }
 
-    /// The product, its rows side by side in `out`.
+    /// The product, its rows side by side in `out`; `room` as for [`Kernels::matmul_int4`].
     pub fn multiply(
         &self,
         kernels: Kernels,
         rows: &QuantizedRows<'_>,
+        room: &mut [i8],
         out: &mut [f32],
     ) -> Result<(), KernelError> {
         let stride = self.outputs();
         match self {
             Self::Int8(weights) => kernels.matmul(rows, weights, None, out, stride),
-            Self::Int4(weights) => kernels.matmul_int4(rows, weights, None, out, stride),
+            Self::Int4(weights) => kernels.matmul_int4(rows, weights, None, room, out, stride),
             Self::SparseInt8(weights) => kernels.matmul_sparse_int8(rows, weights, None, out, stride),
             Self::SparseInt4(weights) => kernels.matmul_sparse_int4(rows, weights, None, out, stride),
         }
@@ -90,7 +90,7 @@ pub struct Store {
     bytes: Vec<i8>,
     packed: Vec<u8>,
     scales: Vec<f32>,
-    half_scales: Vec<f16>,
+    multipliers: Vec<u8>,
 }
 
 impl Store {
@@ -103,7 +103,7 @@ impl Store {
             packed: bytes.iter().map(|value| *value as u8).collect(),
             bytes,
             scales: vec![0.01; outputs],
-            half_scales: vec![f16::from_f32(0.01); outputs * inputs.div_ceil(32)],
+            multipliers: vec![0x79; outputs / 2 * inputs.div_ceil(32)],
         }
     }
 
@@ -119,7 +119,7 @@ impl Store {
             )?),
             Kind::Int4 { group } => {
                 let values = part(&self.packed, outputs * inputs / 2);
-                Weights::Int4(Int4Matrix::new(outputs, inputs, group, values, self.half_scales(group))?)
+                Weights::Int4(Int4Matrix::new(outputs, inputs, values, self.int4_scales(group))?)
             }
         })
     }
@@ -144,8 +144,8 @@ impl Store {
                 &self.scales,
             )?),
             Kind::Int4 { group } => {
-                let (values, scales) = (part(&self.packed, count / 2), self.half_scales(group));
-                Weights::SparseInt4(SparseInt4Matrix::new(outputs, inputs, group, index, values, scales)?)
+                let (values, scales) = (part(&self.packed, count / 2), self.int4_scales(group));
+                Weights::SparseInt4(SparseInt4Matrix::new(outputs, inputs, index, values, scales)?)
             }
         })
     }
@@ -173,8 +173,10 @@ impl Store {
         index
     }
 
-    fn half_scales(&self, group: usize) -> &[f16] {
-        self.half_scales.get(..self.outputs * self.inputs.div_ceil(group)).unwrap_or_default()
+    fn int4_scales(&self, group_inputs: usize) -> Int4Scales<'_> {
+        let count = self.outputs / 2 * self.inputs.div_ceil(group_inputs);
+        let multipliers = self.multipliers.get(..count).unwrap_or_default();
+        Int4Scales { group_inputs, scales: &self.scales, multipliers }
     }
 }
 

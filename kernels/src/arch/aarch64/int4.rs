@@ -1,81 +1,98 @@
 //! What every AArch64 kernel for int4 weights needs.
 
 use core::arch::aarch64::{
-    float32x4_t, int8x16_t, int32x4_t, vandq_s8, vcvtq_n_f32_s32, vdupq_n_f32, vdupq_n_s8, vfmaq_f32,
-    vld1_u16, vld1q_f32, vld1q_u8, vreinterpretq_s8_u8, vshlq_n_s8,
+    int8x16_t, int16x8_t, int32x4_t, uint8x8_t, vand_u8, vcombine_u8, vdup_n_u8, vget_low_u16, vld1_u8,
+    vld1q_u8, vmlaq_s32, vmovl_high_u16, vmovl_u8, vmovl_u16, vmulq_s8, vreinterpretq_s8_u8,
+    vreinterpretq_s8_u16, vreinterpretq_s16_u16, vreinterpretq_s32_u32, vreinterpretq_u16_u8, vshlq_n_s8,
+    vshr_n_u8, vshrq_n_s8, vshrq_n_s32, vst1q_s8, vzip1q_u8, vzip1q_u16, vzip2q_u8, vzip2q_u16,
 };
-use core::arch::asm;
 
-use super::finish::store;
 use crate::arch::int4_panel::Int4Panel;
+use crate::arch::panel::Panel;
 
-/// 16 bytes of packed weights as two registers of weights 16 times as large: inputs 0 to 3, and 4 to 7, of 4 outputs.
+/// The multipliers of a group as bytes: of outputs 0 to 7, and of outputs 8 to 15.
 ///
 /// # Safety
-/// 16 bytes must be readable at `packed`.
+/// 8 bytes must be readable.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn unpack(packed: *const u8) -> [int8x16_t; 2] {
+unsafe fn halves(place: *const u8) -> [uint8x8_t; 2] {
     // SAFETY: the caller's.
-    let packed = vreinterpretq_s8_u8(unsafe { vld1q_u8(packed) });
-    [vshlq_n_s8::<4>(packed), vandq_s8(packed, vdupq_n_s8(0xf0_u8 as i8))]
+    let packed = unsafe { vld1_u8(place) };
+    [vand_u8(packed, vdup_n_u8(0xf)), vshr_n_u8::<4>(packed)]
 }
 
-/// The scales of 4 outputs from output `first` of the panel on.
+/// The multipliers of a group, 8 outputs a register.
 ///
 /// # Safety
-/// The panel must have the group; `first + 4 <= 16`.
+/// 8 bytes must be readable.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn scales(panel: &Int4Panel<'_>, group: usize, first: usize) -> float32x4_t {
-    // SAFETY: a group has 16 scales.
-    unsafe { widened(panel.scales.add(16 * group + first)) }
+pub(super) unsafe fn multipliers_16(place: *const u8) -> [int16x8_t; 2] {
+    // SAFETY: the caller's.
+    unsafe { halves(place) }.map(|half| vreinterpretq_s16_u16(vmovl_u8(half)))
 }
 
-/// Four f16 as f32.
+/// The multipliers of a group, 4 outputs a register.
 ///
 /// # Safety
-/// They must be readable at `halves`.
+/// 8 bytes must be readable.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn widened(halves: *const u16) -> float32x4_t {
-    let floats: float32x4_t;
-    // SAFETY: the caller's. The instruction has no stable intrinsic.
-    unsafe {
-        let bits = vld1_u16(halves);
-        asm!("fcvtl {0:v}.4s, {1:v}.4h", out(vreg) floats, in(vreg) bits, options(pure, nomem, nostack, preserves_flags));
-    }
-    floats
+pub(super) unsafe fn multipliers_32(place: *const u8) -> [int32x4_t; 4] {
+    // SAFETY: the caller's.
+    let [low, high] = unsafe { halves(place) }.map(|half| vmovl_u8(half));
+    [vmovl_u16(vget_low_u16(low)), vmovl_high_u16(low), vmovl_u16(vget_low_u16(high)), vmovl_high_u16(high)]
+        .map(|lanes| vreinterpretq_s32_u32(lanes))
 }
 
-/// Adds the sums of a group, given 16 times as large, to the totals.
+/// Adds the sums of a group, given 16 times as large, times their multipliers to the totals.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) fn add_group(totals: float32x4_t, sums: int32x4_t, scales: float32x4_t) -> float32x4_t {
-    vfmaq_f32(totals, vcvtq_n_f32_s32::<4>(sums), scales)
+pub(super) fn add_group(totals: int32x4_t, sums: int32x4_t, multipliers: int32x4_t) -> int32x4_t {
+    vmlaq_s32(totals, vshrq_n_s32::<4>(sums), multipliers)
 }
 
-/// Scales `4 * VECTORS` totals of `row`, from output `first` of the panel on, adds the bias and stores them.
+/// The panel as int8, its weights in `room`.
 ///
 /// # Safety
-/// `row < panel.rows` and `first + 4 * VECTORS <= 16`.
+/// `16 * inputs` bytes may be written at `room`, which stays as it is as long as the result is used.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn finish<const VECTORS: usize>(
-    panel: &Int4Panel<'_>,
-    row: usize,
-    first: usize,
-    totals: [float32x4_t; VECTORS],
-) {
-    // SAFETY: the row exists, so its scale does, and `width` floats may be written at its place.
-    unsafe {
-        let row_scale = vdupq_n_f32(*panel.row_scales.add(row));
-        let mut results = totals;
-        for (vector, result) in results.iter_mut().enumerate() {
-            let bias = vld1q_f32(panel.bias.as_ptr().add(first + 4 * vector));
-            *result = vfmaq_f32(bias, *result, row_scale);
+pub(super) unsafe fn unpack<'a>(panel: Int4Panel<'a>, room: *mut i8) -> Panel<'a> {
+    for group in panel.groups() {
+        // SAFETY: the group has its multipliers; of the panel's `8 * inputs` bytes those of the group are read, and twice as
+        // many are written.
+        unsafe {
+            let multipliers = each_four_times(panel.multipliers.add(8 * group.index));
+            let mut packed = panel.packed.add(8 * group.first);
+            let mut target = room.add(16 * group.first);
+            for _ in 0..(group.last - group.first) / 8 {
+                for (vector, multipliers) in multipliers.into_iter().enumerate() {
+                    let halves = vreinterpretq_s8_u8(vld1q_u8(packed.add(16 * vector)));
+                    let (low, high) = (vshrq_n_s8::<4>(vshlq_n_s8::<4>(halves)), vshrq_n_s8::<4>(halves));
+                    vst1q_s8(target.add(16 * vector), vmulq_s8(low, multipliers));
+                    vst1q_s8(target.add(64 + 16 * vector), vmulq_s8(high, multipliers));
+                }
+                packed = packed.add(64);
+                target = target.add(128);
+            }
         }
-        let out = panel.out.add(row * panel.out_stride).wrapping_add(first);
-        store(out, panel.width.saturating_sub(first), results);
     }
+    Panel { weights: room, ..panel.panel }
+}
+
+/// The multipliers of a group beside the weights of 4 outputs x 4 inputs: 4 outputs a register, each four times.
+///
+/// # Safety
+/// 8 bytes must be readable.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn each_four_times(place: *const u8) -> [int8x16_t; 4] {
+    // SAFETY: the caller's.
+    let [low, high] = unsafe { halves(place) };
+    let all = vcombine_u8(low, high);
+    let (low, high) = (vreinterpretq_u16_u8(vzip1q_u8(all, all)), vreinterpretq_u16_u8(vzip2q_u8(all, all)));
+    [vzip1q_u16(low, low), vzip2q_u16(low, low), vzip1q_u16(high, high), vzip2q_u16(high, high)]
+        .map(|lanes| vreinterpretq_s8_u16(lanes))
 }

@@ -1,68 +1,53 @@
-//! Int4 matrix product with `SDOT`.
+//! Few rows times int4 weights with `SDOT`: weights become int8, 16 times as large, in registers.
 
-use core::arch::aarch64::{int8x16_t, int32x4_t, vdupq_n_f32, vdupq_n_s8, vdupq_n_s32, vld1q_s8};
+use core::arch::aarch64::{
+    int8x16_t, int32x4_t, vandq_s8, vdupq_n_s8, vdupq_n_s32, vld1q_s8, vld1q_u8, vreinterpretq_s8_u8,
+    vshlq_n_s8,
+};
 use core::arch::asm;
 
-use kinglet_model_format::Int4Matrix;
-
-use super::int4::{add_group, finish, scales, unpack};
+use super::finish::finish_row;
+use super::int4::{add_group, multipliers_32};
 use crate::arch::int4_panel::{Group, Int4Panel};
-use crate::matmul::Matmul;
 
-/// 4 rows at a time: 16 accumulators; the 1 to 3 rows behind them together.
-#[target_feature(enable = "neon,dotprod")]
-pub(super) fn matmul_i4_block16x4_dotprod<'a>(matmul: Matmul<'a, Int4Matrix<'a>>) {
-    for panel in matmul.panels() {
-        let quad_rows = panel.rows / 4 * 4;
-        // SAFETY: four rows, as long as there are four; the rows behind them stand in plain order.
-        unsafe {
-            for row in (0..quad_rows).step_by(4) {
-                tile::<4>(&panel, row);
-            }
-            tile_rest(&panel, quad_rows);
-        }
-    }
-}
-
-/// The 0 to 3 rows from `row` on.
+/// All rows, 1 to 3, together.
 ///
 /// # Safety
-/// `row` is the number of rows rounded down to a multiple of 4.
+/// The panel's invariants.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-pub(super) unsafe fn tile_rest(panel: &Int4Panel<'_>, row: usize) {
-    // SAFETY: the rows exist.
+pub(super) unsafe fn few_rows(panel: &Int4Panel<'_>) {
+    // SAFETY: the panel has these rows.
     unsafe {
-        match panel.rows - row {
-            3 => tile::<3>(panel, row),
-            2 => tile::<2>(panel, row),
-            1 => tile::<1>(panel, row),
-            _ => {}
+        match panel.panel.rows {
+            1 => tile::<1>(panel),
+            2 => tile::<2>(panel),
+            _ => tile::<3>(panel),
         }
     }
 }
 
-/// `ROWS` rows x 16 outputs: four rows side by side, or fewer in plain order.
+/// `ROWS` rows, which are all, x 16 outputs.
 ///
 /// # Safety
-/// The rows from `row` on must exist and stand in that order.
+/// The panel must have so many rows, in plain order.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn tile<const ROWS: usize>(panel: &Int4Panel<'_>, row: usize) {
-    let mut totals = [[vdupq_n_f32(0.0); 4]; ROWS];
+unsafe fn tile<const ROWS: usize>(panel: &Int4Panel<'_>) {
+    let mut totals = [[vdupq_n_s32(0); 4]; ROWS];
     // SAFETY: the rows exist; the group is the panel's.
     unsafe {
         for group in panel.groups() {
-            let sums = group_sums::<ROWS>(panel, row, &group);
-            for vector in 0..4 {
-                let scales = scales(panel, group.index, 4 * vector);
-                for (totals, sums) in totals.iter_mut().zip(&sums) {
-                    totals[vector] = add_group(totals[vector], sums[vector], scales);
+            let sums = group_sums::<ROWS>(panel, &group);
+            let multipliers = multipliers_32(panel.multipliers.add(8 * group.index));
+            for (totals, sums) in totals.iter_mut().zip(&sums) {
+                for vector in 0..4 {
+                    totals[vector] = add_group(totals[vector], sums[vector], multipliers[vector]);
                 }
             }
         }
-        for (index, totals) in totals.into_iter().enumerate() {
-            finish(panel, row + index, 0, totals);
+        for (row, totals) in totals.into_iter().enumerate() {
+            finish_row(&panel.panel, row, 0, totals);
         }
     }
 }
@@ -70,24 +55,19 @@ unsafe fn tile<const ROWS: usize>(panel: &Int4Panel<'_>, row: usize) {
 /// 16 times the sums of one group.
 ///
 /// # Safety
-/// The rows from `row` on must exist, in the order that `tile` wants, and the group be one of the panel's.
+/// The panel must have so many rows, in plain order, and the group be one of its own.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-unsafe fn group_sums<const ROWS: usize>(
-    panel: &Int4Panel<'_>,
-    row: usize,
-    group: &Group,
-) -> [[int32x4_t; 4]; ROWS] {
+unsafe fn group_sums<const ROWS: usize>(panel: &Int4Panel<'_>, group: &Group) -> [[int32x4_t; 4]; ROWS] {
     let mut sums = [[vdupq_n_s32(0); 4]; ROWS];
     // SAFETY: each row has `inputs` bytes and the panel `8 * inputs`, of which the group's are read.
     unsafe {
-        let weights = panel.weights.add(group.first * 8);
+        let weights = panel.packed.add(group.first * 8);
         let blocks = (group.last - group.first) / 16;
-        let values = panel.values.add(row * panel.inputs);
+        let values = panel.panel.values.add(group.first);
         match ROWS {
-            1 => sums[0] = row_sums(values.add(group.first), weights, blocks),
-            4 => add_quad(&mut sums, values.add(4 * group.first), weights, blocks),
-            _ => add_rows(&mut sums, values.add(group.first), panel.inputs, weights, blocks),
+            1 => sums[0] = row_sums(values, weights, blocks),
+            _ => add_rows(&mut sums, values, panel.panel.inputs, weights, blocks),
         }
     }
     sums
@@ -190,33 +170,16 @@ unsafe fn add_rows<const ROWS: usize>(
     }
 }
 
-/// Adds `blocks` times 16 inputs of four rows side by side.
+/// 16 bytes of packed weights as two registers of weights 16 times as large: inputs 0 to 3, and 4 to 7, of 4 outputs.
 ///
 /// # Safety
-/// `64 * blocks` bytes must be readable at `values`, `128 * blocks` at `weights`; there must be four rows.
+/// 16 bytes must be readable at `packed`.
 #[inline]
-#[target_feature(enable = "neon,dotprod")]
-unsafe fn add_quad<const ROWS: usize>(
-    sums: &mut [[int32x4_t; 4]; ROWS],
-    values: *const i8,
-    weights: *const u8,
-    blocks: usize,
-) {
-    for pair in 0..2 * blocks {
-        // SAFETY: the caller's.
-        unsafe {
-            let (values, weights) = (values.add(32 * pair), weights.add(64 * pair));
-            let inputs = [vld1q_s8(values), vld1q_s8(values.add(16))];
-            for vector in 0..4 {
-                for (weights, inputs) in unpack(weights.add(16 * vector)).into_iter().zip(inputs) {
-                    sums[0][vector] = sdot::<0>(sums[0][vector], weights, inputs);
-                    sums[1][vector] = sdot::<1>(sums[1][vector], weights, inputs);
-                    sums[2][vector] = sdot::<2>(sums[2][vector], weights, inputs);
-                    sums[3][vector] = sdot::<3>(sums[3][vector], weights, inputs);
-                }
-            }
-        }
-    }
+#[target_feature(enable = "neon")]
+unsafe fn unpack(packed: *const u8) -> [int8x16_t; 2] {
+    // SAFETY: the caller's.
+    let packed = vreinterpretq_s8_u8(unsafe { vld1q_u8(packed) });
+    [vshlq_n_s8::<4>(packed), vandq_s8(packed, vdupq_n_s8(0xf0_u8 as i8))]
 }
 
 /// 4 outputs x 4 inputs of weights times the 4 values in quarter `QUARTER` of `inputs`.

@@ -4,10 +4,9 @@
 mod detect;
 #[cfg_attr(not(feature = "sparse"), allow(dead_code, reason = "some of it serves sparse kernels alone"))]
 mod finish;
-#[cfg_attr(not(feature = "sparse"), allow(dead_code, reason = "as above"))]
 mod int4;
+mod matmul_i4;
 mod matmul_i4_dotprod;
-mod matmul_i4_i8mm;
 mod matmul_i4_neon;
 mod matmul_i8_dotprod;
 mod matmul_i8_i8mm;
@@ -48,14 +47,18 @@ pub(crate) fn dispatch_matmul(kernels: Kernels, matmul: Matmul<'_>) {
     }
 }
 
-pub(crate) fn dispatch_matmul_int4<'a>(kernels: Kernels, matmul: Matmul<'a, Int4Matrix<'a>>) {
+pub(crate) fn dispatch_matmul_int4<'a>(
+    kernels: Kernels,
+    matmul: Matmul<'a, Int4Matrix<'a>>,
+    room: &mut [i8],
+) {
     match kernels.instruction_set() {
         // SAFETY: `Kernels` proves that the instructions exist.
-        InstructionSet::I8mm => unsafe { matmul_i4_i8mm::matmul_i4_block16x4_i8mm(matmul) },
+        InstructionSet::I8mm => unsafe { matmul_i4::matmul_i4_block16x4_i8mm(matmul, room) },
         // SAFETY: as above.
-        InstructionSet::Dotprod => unsafe { matmul_i4_dotprod::matmul_i4_block16x4_dotprod(matmul) },
+        InstructionSet::Dotprod => unsafe { matmul_i4::matmul_i4_block16x4_dotprod(matmul, room) },
         // SAFETY: as above.
-        InstructionSet::Neon => unsafe { matmul_i4_neon::matmul_i4_block16x4_neon(matmul) },
+        InstructionSet::Neon => unsafe { matmul_i4::matmul_i4_block16x4_neon(matmul, room) },
         _ => scalar::matmul_i4_block16x4(matmul),
     }
 }

@@ -3,6 +3,7 @@
 
 use kinglet_model_format::{BlockShape, OUTPUT_BLOCK, SparseInt4Matrix, SparseInt8Matrix};
 
+use super::matmul_i4::{add_group, spread};
 use crate::QuantizedRows;
 use crate::matmul::Matmul;
 
@@ -37,18 +38,18 @@ pub(crate) fn matmul_sparse_i8<'a>(matmul: Matmul<'a, SparseInt8Matrix<'a>>) {
 /// int4 weights: the sums of each group of inputs by themselves, as for dense int4 weights.
 pub(crate) fn matmul_sparse_i4<'a>(matmul: Matmul<'a, SparseInt4Matrix<'a>>) {
     let Matmul { rows, weights, bias, out, out_stride } = matmul;
-    let (index, outputs) = (weights.index(), weights.outputs());
+    let (index, outputs, scales) = (weights.index(), weights.outputs(), weights.scales());
     let shape = index.shape();
     let bytes = shape.weights() / 2;
+    let multipliers = scales.multipliers.as_chunks().0;
     for block_row in index.rows() {
         let first = block_row.first_output;
         let last = outputs.min(first + shape.outputs());
-        let scales = &weights.scales()[first / OUTPUT_BLOCK * OUTPUT_BLOCK * weights.groups()..];
         for row in 0..rows.rows() {
-            let mut totals = [0.0_f32; MOST_OUTPUTS];
+            let mut totals = [0_i32; MOST_OUTPUTS];
             let mut block = 0;
             for group in 0..weights.groups() {
-                let end = (group + 1) * weights.group_inputs();
+                let end = (group + 1) * scales.group_inputs;
                 let mut sums = [0_i32; MOST_OUTPUTS];
                 while block < block_row.columns.len() && block_row.columns.get(block) * shape.inputs() < end {
                     let start = (block_row.first_block + block) * bytes;
@@ -61,15 +62,14 @@ pub(crate) fn matmul_sparse_i4<'a>(matmul: Matmul<'a, SparseInt4Matrix<'a>>) {
                     add_block(shape, rows, row, block_row.columns.get(block), weight, &mut sums);
                     block += 1;
                 }
-                let scales = &scales[group * OUTPUT_BLOCK + first % OUTPUT_BLOCK..][..shape.outputs()];
-                for ((total, sum), scale) in totals.iter_mut().zip(sums).zip(scales) {
-                    // Other kernels sum 16 times each product: what wraps there shall wrap here.
-                    *total = libm::fmaf((sum << 4 >> 4) as f32, scale.to_f32(), *total);
-                }
+                let mut multipliers = spread(&multipliers[first / OUTPUT_BLOCK * weights.groups() + group]);
+                multipliers.rotate_left(first % OUTPUT_BLOCK);
+                add_group(&mut totals, sums, multipliers);
             }
             let out = &mut out[row * out_stride..][first..last];
             for (lane, (out, total)) in out.iter_mut().zip(totals).enumerate() {
-                *out = libm::fmaf(total, rows.scales()[row], bias.map_or(0.0, |bias| bias[first + lane]));
+                let scale = rows.scales()[row] * scales.scales[first + lane];
+                *out = libm::fmaf(total as f32, scale, bias.map_or(0.0, |bias| bias[first + lane]));
             }
         }
     }

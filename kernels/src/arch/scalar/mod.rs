@@ -38,7 +38,7 @@ mod native {
         super::matmul_i8_block16x4(matmul);
     }
 
-    pub(crate) fn dispatch_matmul_int4<'a>(_: Kernels, matmul: Matmul<'a, Int4Matrix<'a>>) {
+    pub(crate) fn dispatch_matmul_int4<'a>(_: Kernels, matmul: Matmul<'a, Int4Matrix<'a>>, _: &mut [i8]) {
         super::matmul_i4_block16x4(matmul);
     }
 

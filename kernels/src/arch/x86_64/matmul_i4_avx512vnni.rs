@@ -1,93 +1,93 @@
 //! Int4 matrix product with `VPDPBUSD`.
 //!
-//! Each half of a byte becomes a register of weights 16 times as large: the low one shifted, the high one where it
-//! stands. Rows are stored plus 128; 128 times the sum of an output's weights is taken off again.
+//! Few rows: each half of a byte becomes a register of weights 16 times as large, the low one shifted, the high one where it
+//! stands. Rows are stored plus 128; 128 times the sum of an output's weights is taken off again. More rows: a panel is
+//! unpacked to int8 for all.
 
 use core::arch::x86_64::{
-    __m512, __m512i, _mm256_loadu_si256, _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_cvtph_ps,
-    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps,
-    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_slli_epi16, _mm512_srai_epi32, _mm512_sub_epi32,
+    __m512i, _mm_and_si128, _mm_loadl_epi64, _mm_set1_epi8, _mm_srli_epi16, _mm_unpacklo_epi64,
+    _mm512_add_epi32, _mm512_and_si512, _mm512_cvtepu8_epi32, _mm512_dpbusd_epi32, _mm512_loadu_si512,
+    _mm512_maddubs_epi16, _mm512_mask_mov_epi8, _mm512_mullo_epi32, _mm512_or_si512, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_setzero_si512, _mm512_slli_epi16, _mm512_slli_epi32, _mm512_srai_epi32,
+    _mm512_srli_epi16, _mm512_storeu_si512, _mm512_sub_epi8, _mm512_sub_epi32, _mm512_xor_si512,
 };
 
 use kinglet_model_format::Int4Matrix;
 
+use super::matmul_i8_avx512vnni::{all_rows, finish};
 use crate::arch::int4_panel::{Group, Int4Panel};
-use crate::matmul::Matmul;
+use crate::arch::panel::Panel;
+use crate::matmul::{LEAST_UNPACKED, Matmul};
 
-/// Up to 8 rows x 32 outputs at a time; one row x 64.
+/// One row x 64 outputs or 2 or 3 x 32 at a time, or the int8 kernel; `room` has 16 times the inputs there.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")]
-pub(super) fn matmul_i4_block16x4_avx512vnni<'a>(matmul: Matmul<'a, Int4Matrix<'a>>) {
+pub(super) fn matmul_i4_block16x4_avx512vnni<'a>(matmul: Matmul<'a, Int4Matrix<'a>>, room: &mut [i8]) {
     let rows = matmul.rows.rows();
     let mut panels = matmul.panels();
+    if rows >= LEAST_UNPACKED {
+        for panel in panels {
+            // SAFETY: the room is large enough.
+            unsafe { all_rows(&[unpack(panel, room.as_mut_ptr())]) }
+        }
+        return;
+    }
     while let Some(first) = panels.next() {
-        // SAFETY: all panels have the same rows.
+        // SAFETY: all panels have these rows.
         unsafe {
             match (panels.next(), rows) {
-                (None, _) => all_rows(&[first]),
-                (Some(second), 2..) => all_rows(&[first, second]),
+                (None, 1) => tile::<1, 1>(&[first]),
+                (None, 2) => tile::<2, 1>(&[first]),
+                (None, _) => tile::<3, 1>(&[first]),
+                (Some(second), 2) => tile::<2, 2>(&[first, second]),
+                (Some(second), 3) => tile::<3, 2>(&[first, second]),
                 (Some(second), _) => match (panels.next(), panels.next()) {
-                    (Some(third), Some(fourth)) => tile::<1, 4>(&[first, second, third, fourth], 0),
-                    (Some(third), None) => tile::<1, 3>(&[first, second, third], 0),
-                    _ => tile::<1, 2>(&[first, second], 0),
+                    (Some(third), Some(fourth)) => tile::<1, 4>(&[first, second, third, fourth]),
+                    (Some(third), None) => tile::<1, 3>(&[first, second, third]),
+                    _ => tile::<1, 2>(&[first, second]),
                 },
             }
         }
     }
 }
 
-/// # Safety
-/// The panels must belong to one product.
-#[inline]
-#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn all_rows<const PANELS: usize>(panels: &[Int4Panel<'_>; PANELS]) {
-    let rows = panels[0].rows;
-    let mut row = 0;
-    // SAFETY: each tile ends at or before the last row.
-    unsafe {
-        while rows - row >= 8 {
-            tile::<8, PANELS>(panels, row);
-            row += 8;
-        }
-        match rows - row {
-            7 => tile::<7, PANELS>(panels, row),
-            6 => tile::<6, PANELS>(panels, row),
-            5 => tile::<5, PANELS>(panels, row),
-            4 => tile::<4, PANELS>(panels, row),
-            3 => tile::<3, PANELS>(panels, row),
-            2 => tile::<2, PANELS>(panels, row),
-            1 => tile::<1, PANELS>(panels, row),
-            _ => {}
-        }
-    }
-}
-
-/// `ROWS` rows x `16 * PANELS` outputs.
+/// The multipliers of a group of inputs.
 ///
 /// # Safety
-/// The rows from `row` on must exist, and the panels belong to one product.
+/// 8 bytes must be readable.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn multipliers(place: *const u8) -> __m512i {
+    // SAFETY: the caller's.
+    let packed = unsafe { _mm_loadl_epi64(place.cast()) };
+    let halves = _mm_unpacklo_epi64(packed, _mm_srli_epi16::<4>(packed));
+    _mm512_cvtepu8_epi32(_mm_and_si128(halves, _mm_set1_epi8(0xf)))
+}
+
+/// All rows, `ROWS` of them, x `16 * PANELS` outputs.
+///
+/// # Safety
+/// The panels must belong to one product and have as many rows.
 #[inline]
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn tile<const ROWS: usize, const PANELS: usize>(panels: &[Int4Panel<'_>; PANELS], row: usize) {
-    let mut totals = [[_mm512_setzero_ps(); PANELS]; ROWS];
+unsafe fn tile<const ROWS: usize, const PANELS: usize>(panels: &[Int4Panel<'_>; PANELS]) {
+    let mut totals = [[_mm512_setzero_si512(); PANELS]; ROWS];
     for group in panels[0].groups() {
-        // SAFETY: the rows exist; each group has 16 scales.
+        // SAFETY: the rows exist; each group has its multipliers.
         unsafe {
-            let (sums, offsets) = group_sums::<ROWS, PANELS>(panels, row, &group);
+            let (sums, offsets) = group_sums::<ROWS, PANELS>(panels, &group);
             for (index, (panel, offset)) in panels.iter().zip(offsets).enumerate() {
-                let scale = panel.scales.add(16 * group.index);
-                let scale = _mm512_cvtph_ps(_mm256_loadu_si256(scale.cast()));
+                let multipliers = multipliers(panel.multipliers.add(8 * group.index));
                 for (totals, sums) in totals.iter_mut().zip(&sums) {
                     let sum = _mm512_srai_epi32::<4>(_mm512_sub_epi32(sums[index], offset));
-                    totals[index] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, totals[index]);
+                    totals[index] = _mm512_add_epi32(totals[index], _mm512_mullo_epi32(sum, multipliers));
                 }
             }
         }
     }
-    for (index, totals) in totals.into_iter().enumerate() {
+    for (row, totals) in totals.into_iter().enumerate() {
         for (panel, total) in panels.iter().zip(totals) {
             // SAFETY: the row exists.
-            unsafe { finish(panel, row + index, total) }
+            unsafe { finish(&panel.panel, row, total, _mm512_setzero_si512()) }
         }
     }
 }
@@ -95,25 +95,23 @@ unsafe fn tile<const ROWS: usize, const PANELS: usize>(panels: &[Int4Panel<'_>; 
 /// 16 times the sums of one group, with the rows' offset in them, and that offset.
 ///
 /// # Safety
-/// The rows from `row` on must exist, and the group be one of the panels'.
+/// The panels must belong to one product and have `ROWS` rows, and the group be one of theirs.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 unsafe fn group_sums<const ROWS: usize, const PANELS: usize>(
     panels: &[Int4Panel<'_>; PANELS],
-    row: usize,
     group: &Group,
 ) -> ([[__m512i; PANELS]; ROWS], [__m512i; PANELS]) {
-    let inputs = panels[0].inputs;
+    let (values, inputs) = (panels[0].panel.values, panels[0].panel.inputs);
     let (offset, high_half) = (_mm512_set1_epi8(-128), _mm512_set1_epi8(0xf0_u8 as i8));
     let mut sums = [[_mm512_setzero_si512(); PANELS]; ROWS];
     let mut offsets = [_mm512_setzero_si512(); PANELS];
     // SAFETY: each row has `inputs` bytes and each panel `8 * inputs`, of which the group's are read.
     unsafe {
-        let values = panels[0].values.add(row * inputs);
         for pair in group.first / 8..group.last / 8 {
             let (mut low, mut high) = ([offset; PANELS], [offset; PANELS]);
             for (index, panel) in panels.iter().enumerate() {
-                let packed = _mm512_loadu_si512(panel.weights.add(pair * 64).cast());
+                let packed = _mm512_loadu_si512(panel.packed.add(pair * 64).cast());
                 low[index] = _mm512_and_si512(_mm512_slli_epi16::<4>(packed), high_half);
                 high[index] = _mm512_and_si512(packed, high_half);
                 offsets[index] = _mm512_dpbusd_epi32(offsets[index], offset, low[index]);
@@ -132,18 +130,38 @@ unsafe fn group_sums<const ROWS: usize, const PANELS: usize>(
     (sums, offsets)
 }
 
-/// Scales the totals of `row`, adds the bias and stores as many outputs as exist.
+/// The panel as int8, its weights in `room`.
 ///
 /// # Safety
-/// `row` must exist.
+/// `16 * inputs` bytes may be written at `room`, which stays as it is as long as the result is used.
 #[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn finish(panel: &Int4Panel<'_>, row: usize, totals: __m512) {
-    // SAFETY: the row exists, so its scale does, and `width` floats may be written at its place.
-    unsafe {
-        let row_scale = _mm512_set1_ps(*panel.row_scales.add(row));
-        let result = _mm512_fmadd_ps(totals, row_scale, _mm512_loadu_ps(panel.bias.as_ptr()));
-        let exists = u16::MAX >> (16 - panel.width);
-        _mm512_mask_storeu_ps(panel.out.add(row * panel.out_stride), exists, result);
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn unpack<'a>(panel: Int4Panel<'a>, room: *mut i8) -> Panel<'a> {
+    for group in panel.groups() {
+        // SAFETY: the group has its multipliers; of the panel's `8 * inputs` bytes those of the group are read, and twice as
+        // many are written.
+        unsafe {
+            let multipliers = multipliers(panel.multipliers.add(8 * group.index));
+            let even = _mm512_or_si512(multipliers, _mm512_slli_epi32::<16>(multipliers));
+            for pair in group.first / 8..group.last / 8 {
+                let packed = _mm512_loadu_si512(panel.packed.add(pair * 64).cast());
+                let target = room.add(pair * 128);
+                _mm512_storeu_si512(target.cast(), times(packed, even));
+                _mm512_storeu_si512(target.add(64).cast(), times(_mm512_srli_epi16::<4>(packed), even));
+            }
+        }
     }
+    Panel { weights: room, ..panel.panel }
+}
+
+/// The low halves of bytes, with their sign, times the even bytes of `even`, each of which serves two neighbours.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn times(halves: __m512i, even: __m512i) -> __m512i {
+    let eight = _mm512_set1_epi8(8);
+    let flipped = _mm512_xor_si512(_mm512_and_si512(halves, _mm512_set1_epi8(0xf)), eight);
+    let values = _mm512_sub_epi8(flipped, eight);
+    let (first, second) =
+        (_mm512_maddubs_epi16(even, values), _mm512_maddubs_epi16(_mm512_slli_epi16::<8>(even), values));
+    _mm512_mask_mov_epi8(first, 0xaaaa_aaaa_aaaa_aaaa, _mm512_slli_epi16::<8>(second))
 }

@@ -17,19 +17,30 @@ use crate::matmul::Matmul;
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn matmul_i8_block16x4_avx2(matmul: Matmul<'_>) {
     for panel in matmul.panels() {
-        let mut row = 0;
-        // SAFETY: each tile ends at or before the last row.
-        unsafe {
-            while panel.rows - row >= 4 {
-                tile::<4>(&panel, row);
-                row += 4;
-            }
-            match panel.rows - row {
-                3 => tile::<3>(&panel, row),
-                2 => tile::<2>(&panel, row),
-                1 => tile::<1>(&panel, row),
-                _ => {}
-            }
+        // SAFETY: the panel's own invariants.
+        unsafe { multiply_panel(&panel) }
+    }
+}
+
+/// All rows x 16 outputs.
+///
+/// # Safety
+/// The panel's invariants.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn multiply_panel(panel: &Panel<'_>) {
+    let mut row = 0;
+    // SAFETY: each tile ends at or before the last row.
+    unsafe {
+        while panel.rows - row >= 4 {
+            tile::<4>(panel, row);
+            row += 4;
+        }
+        match panel.rows - row {
+            3 => tile::<3>(panel, row),
+            2 => tile::<2>(panel, row),
+            1 => tile::<1>(panel, row),
+            _ => {}
         }
     }
 }
@@ -73,7 +84,7 @@ unsafe fn tile<const ROWS: usize>(panel: &Panel<'_>, row: usize) {
 /// `row` must exist.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn finish(panel: &Panel<'_>, row: usize, sums: [__m256i; 2]) {
+pub(super) unsafe fn finish(panel: &Panel<'_>, row: usize, sums: [__m256i; 2]) {
     let mut edge = [0.0_f32; 16];
     let whole = panel.width == 16;
     // SAFETY: the row exists, so its scale does, and `width` floats may be written at its place; a whole

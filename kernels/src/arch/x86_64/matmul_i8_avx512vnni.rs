@@ -39,7 +39,7 @@ pub(super) fn matmul_i8_block16x4_avx512vnni(matmul: Matmul<'_>) {
 /// The panels must belong to one product.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-unsafe fn all_rows<const PANELS: usize>(panels: &[Panel<'_>; PANELS]) {
+pub(super) unsafe fn all_rows<const PANELS: usize>(panels: &[Panel<'_>; PANELS]) {
     let rows = panels[0].rows;
     // SAFETY: each tile ends at or before the last row.
     unsafe {
@@ -160,7 +160,7 @@ unsafe fn single_row(panel: &Panel<'_>) {
 /// `row` must exist.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn finish(panel: &Panel<'_>, row: usize, sums: __m512i, offset: __m512i) {
+pub(super) unsafe fn finish(panel: &Panel<'_>, row: usize, sums: __m512i, offset: __m512i) {
     // SAFETY: the row exists, so its scale does, and `width` floats may be written at its place.
     unsafe {
         let row_scale = _mm512_set1_ps(*panel.row_scales.add(row));

@@ -8,10 +8,11 @@ use core::arch::x86_64::*;
 use kinglet_model_format::{BlockColumns, BlockShape, SparseInt4Matrix, SparseInt8Matrix};
 
 use super::ColumnId;
+use super::matmul_i4_avx2::multipliers;
 use crate::arch::sparse_panel::SparsePanel;
 use crate::matmul::Matmul;
 
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma")]
 pub(super) fn matmul_sparse_i8_avx2<'a>(matmul: Matmul<'a, SparseInt8Matrix<'a>>) {
     let shape = matmul.block_shape();
     for panel in matmul.panels() {
@@ -20,7 +21,7 @@ pub(super) fn matmul_sparse_i8_avx2<'a>(matmul: Matmul<'a, SparseInt8Matrix<'a>>
     }
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma")]
 pub(super) fn matmul_sparse_i4_avx2<'a>(matmul: Matmul<'a, SparseInt4Matrix<'a>>) {
     let shape = matmul.block_shape();
     for panel in matmul.panels() {
@@ -32,8 +33,8 @@ pub(super) fn matmul_sparse_i4_avx2<'a>(matmul: Matmul<'a, SparseInt4Matrix<'a>>
 /// # Safety
 /// `shape` must be that of the panel's blocks.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn shaped<W: Weights>(shape: BlockShape, panel: &SparsePanel<'_, W, W::Scale>) {
+#[target_feature(enable = "avx2,fma")]
+unsafe fn shaped<W: Weights>(shape: BlockShape, panel: &SparsePanel<'_, W>) {
     // SAFETY: the caller's promise.
     unsafe {
         match shape {
@@ -47,8 +48,8 @@ unsafe fn shaped<W: Weights>(shape: BlockShape, panel: &SparsePanel<'_, W, W::Sc
 /// # Safety
 /// `B` must be the shape of the panel's blocks.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn all_rows<W: Weights, B: Shape>(panel: &SparsePanel<'_, W, W::Scale>) {
+#[target_feature(enable = "avx2,fma")]
+unsafe fn all_rows<W: Weights, B: Shape>(panel: &SparsePanel<'_, W>) {
     // SAFETY: the columns are the panel's.
     unsafe {
         match panel.columns {
@@ -63,8 +64,8 @@ unsafe fn all_rows<W: Weights, B: Shape>(panel: &SparsePanel<'_, W, W::Scale>) {
 /// # Safety
 /// As above, and `columns` must be those of the panel.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn tiles<W: Weights, B: Shape, I: ColumnId>(panel: &SparsePanel<'_, W, W::Scale>, columns: &[I]) {
+#[target_feature(enable = "avx2,fma")]
+unsafe fn tiles<W: Weights, B: Shape, I: ColumnId>(panel: &SparsePanel<'_, W>, columns: &[I]) {
     let mut row = 0;
     // SAFETY: the caller's promise; each tile ends at or before the last row.
     unsafe {
@@ -84,13 +85,13 @@ unsafe fn tiles<W: Weights, B: Shape, I: ColumnId>(panel: &SparsePanel<'_, W, W:
 /// # Safety
 /// As above, and the rows from `row` on must exist.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma")]
 unsafe fn tile<W: Weights, B: Shape, I: ColumnId, const ROWS: usize>(
-    panel: &SparsePanel<'_, W, W::Scale>,
+    panel: &SparsePanel<'_, W>,
     columns: &[I],
     row: usize,
 ) {
-    let mut totals = [[_mm256_setzero_ps(); 2]; ROWS];
+    let mut totals = [[_mm256_setzero_si256(); 2]; ROWS];
     let mut rest = columns;
     let mut weights = panel.weights;
     let groups = panel.inputs.div_ceil(panel.group_inputs);
@@ -102,15 +103,10 @@ unsafe fn tile<W: Weights, B: Shape, I: ColumnId, const ROWS: usize>(
             rest.iter().position(|id| id.place() >= end).unwrap_or(rest.len())
         };
         let (blocks, later) = rest.split_at(count);
-        // SAFETY: the blocks of a group are some of the panel's, the rows exist, and so do the scales of the group.
+        // SAFETY: the blocks of a group are some of the panel's, the rows and the group exist.
         unsafe {
             let sums = sums::<W, B, I, ROWS>(panel, weights, blocks, row);
-            let scales = W::scales::<B>(panel.scales.add(16 * group));
-            for (totals, sums) in totals.iter_mut().zip(sums) {
-                for half in 0..B::HALVES {
-                    totals[half] = W::add_group(totals[half], sums[half], scales[half]);
-                }
-            }
+            W::add_group::<B, ROWS>(panel, group, &mut totals, sums);
         }
         weights = weights.wrapping_add(count * (W::BYTES / B::BLOCKS));
         rest = later;
@@ -126,9 +122,9 @@ unsafe fn tile<W: Weights, B: Shape, I: ColumnId, const ROWS: usize>(
 /// # Safety
 /// These blocks must exist and have these columns, and the rows from `row` on exist.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma")]
 unsafe fn sums<W: Weights, B: Shape, I: ColumnId, const ROWS: usize>(
-    panel: &SparsePanel<'_, W, W::Scale>,
+    panel: &SparsePanel<'_, W>,
     mut weights: *const W,
     columns: &[I],
     row: usize,
@@ -172,30 +168,43 @@ unsafe fn sums<W: Weights, B: Shape, I: ColumnId, const ROWS: usize>(
 /// # Safety
 /// `row` must exist.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
-unsafe fn finish<W: Weights, B: Shape>(
-    panel: &SparsePanel<'_, W, W::Scale>,
-    row: usize,
-    totals: [__m256; 2],
-) {
+#[target_feature(enable = "avx2,fma")]
+unsafe fn finish<W: Weights, B: Shape>(panel: &SparsePanel<'_, W>, row: usize, totals: [__m256i; 2]) {
     let mut edge = [0.0_f32; 16];
     // SAFETY: the row exists, so its scale does, and `width` floats may be written at its place; a whole panel of 16 is 16
     // wide, another goes through `edge`, of which `width` floats are copied.
     unsafe {
         let row_scale = _mm256_set1_ps(*panel.row_scales.add(row));
         let out = panel.out.add(row * panel.out_stride);
-        let scales = W::scales::<B>(panel.scales);
+        let scales = scales::<B>(panel.scales);
         let target = if panel.width == 16 { out } else { edge.as_mut_ptr() };
         for half in 0..B::HALVES {
             let bias = _mm256_loadu_ps(panel.bias.as_ptr().add(8 * half));
-            let factor = W::factor(row_scale, scales[half]);
-            _mm256_storeu_ps(target.add(8 * half), _mm256_fmadd_ps(totals[half], factor, bias));
+            let scale = _mm256_mul_ps(row_scale, scales[half]);
+            let result = _mm256_fmadd_ps(_mm256_cvtepi32_ps(totals[half]), scale, bias);
+            _mm256_storeu_ps(target.add(8 * half), result);
         }
         if panel.width == 4 {
             _mm_storeu_ps(out, _mm_loadu_ps(edge.as_ptr()));
         } else if panel.width < 16 {
             out.copy_from_nonoverlapping(edge.as_ptr(), panel.width);
         }
+    }
+}
+
+/// Scales of the outputs of a block, in their first lanes.
+///
+/// # Safety
+/// They must exist.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn scales<B: Shape>(place: *const f32) -> [__m256; 2] {
+    // SAFETY: there are 16 or 4.
+    unsafe {
+        if B::HALVES == 2 {
+            return [_mm256_loadu_ps(place), _mm256_loadu_ps(place.add(8))];
+        }
+        [_mm256_castps128_ps256(_mm_loadu_ps(place)), _mm256_setzero_ps()]
     }
 }
 
@@ -309,8 +318,6 @@ unsafe fn quad<I: ColumnId>(row: *const i8, column: *const I) -> i32 {
 trait Weights: Sized {
     /// Bytes of a step.
     const BYTES: usize;
-    /// What scales are stored in.
-    type Scale;
 
     /// The weights of a step, of which `count` blocks exist; the rest is 0.
     ///
@@ -318,28 +325,20 @@ trait Weights: Sized {
     /// These blocks must exist.
     unsafe fn registers<B: Shape>(place: *const Self, count: usize) -> [__m256i; 2];
 
-    /// Scales of the outputs of a block, in their first lanes.
+    /// Adds the sums of a group to the totals.
     ///
     /// # Safety
-    /// They must exist.
-    unsafe fn scales<B: Shape>(place: *const Self::Scale) -> [__m256; 2];
-
-    /// What the sum of a group adds to a total.
-    ///
-    /// # Safety
-    /// None beyond the instructions.
-    unsafe fn add_group(total: __m256, sum: __m256i, scale: __m256) -> __m256;
-
-    /// What a total is multiplied by in the end.
-    ///
-    /// # Safety
-    /// None beyond the instructions.
-    unsafe fn factor(row_scale: __m256, scale: __m256) -> __m256;
+    /// The group must be one of the panel's.
+    unsafe fn add_group<B: Shape, const ROWS: usize>(
+        panel: &SparsePanel<'_, Self>,
+        group: usize,
+        totals: &mut [[__m256i; 2]; ROWS],
+        sums: [[__m256i; 2]; ROWS],
+    );
 }
 
 impl Weights for i8 {
     const BYTES: usize = 64;
-    type Scale = f32;
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -357,34 +356,21 @@ impl Weights for i8 {
         }
     }
 
+    /// There is one group.
     #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn scales<B: Shape>(place: *const f32) -> [__m256; 2] {
-        // SAFETY: there are 16 or 4.
-        unsafe {
-            if B::HALVES == 2 {
-                return [_mm256_loadu_ps(place), _mm256_loadu_ps(place.add(8))];
-            }
-            [_mm256_castps128_ps256(_mm_loadu_ps(place)), _mm256_setzero_ps()]
-        }
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn add_group(_: __m256, sum: __m256i, _: __m256) -> __m256 {
-        _mm256_cvtepi32_ps(sum)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    unsafe fn factor(row_scale: __m256, scale: __m256) -> __m256 {
-        _mm256_mul_ps(row_scale, scale)
+    unsafe fn add_group<B: Shape, const ROWS: usize>(
+        _: &SparsePanel<'_, i8>,
+        _: usize,
+        totals: &mut [[__m256i; 2]; ROWS],
+        sums: [[__m256i; 2]; ROWS],
+    ) {
+        *totals = sums;
     }
 }
 
 impl Weights for u8 {
     const BYTES: usize = 32;
-    type Scale = u16;
 
     /// Every 16 bytes (8 in a block of 4 x 4) fill as much with their low halves and then as much with their high ones.
     #[inline]
@@ -411,30 +397,31 @@ impl Weights for u8 {
     }
 
     #[inline]
-    #[target_feature(enable = "avx2,f16c")]
-    unsafe fn scales<B: Shape>(place: *const u16) -> [__m256; 2] {
-        // SAFETY: there are 16 or 4.
-        unsafe {
-            if B::HALVES == 2 {
-                return [0, 8].map(|start| _mm256_cvtph_ps(_mm_loadu_si128(place.add(start).cast())));
-            }
-            [_mm256_castps128_ps256(_mm_cvtph_ps(_mm_loadl_epi64(place.cast()))), _mm256_setzero_ps()]
-        }
-    }
-
-    /// Sums wrap as if each weight had been 16 times as large: see the scalar kernel.
-    #[inline]
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn add_group(total: __m256, sum: __m256i, scale: __m256) -> __m256 {
-        let sum = _mm256_srai_epi32::<4>(_mm256_slli_epi32::<4>(sum));
-        _mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, total)
-    }
-
-    /// The scales of the weights are in the total already.
-    #[inline]
     #[target_feature(enable = "avx2")]
-    unsafe fn factor(row_scale: __m256, _: __m256) -> __m256 {
-        row_scale
+    unsafe fn add_group<B: Shape, const ROWS: usize>(
+        panel: &SparsePanel<'_, u8>,
+        group: usize,
+        totals: &mut [[__m256i; 2]; ROWS],
+        sums: [[__m256i; 2]; ROWS],
+    ) {
+        // SAFETY: the panel has the group; a block of 4 outputs takes 4 of its 8 bytes.
+        let multipliers = unsafe {
+            let place = panel.multipliers.add(8 * group);
+            if B::HALVES == 2 {
+                multipliers(place)
+            } else {
+                let four = place.add(panel.lane % 8).cast::<u32>().read_unaligned();
+                let four = four >> (panel.lane / 8 * 4) & 0x0f0f_0f0f;
+                let four = _mm_cvtepu8_epi32(_mm_cvtsi32_si128(four as i32));
+                [_mm256_castsi128_si256(four), _mm256_setzero_si256()]
+            }
+        };
+        for (totals, sums) in totals.iter_mut().zip(sums) {
+            for half in 0..B::HALVES {
+                let product = _mm256_mullo_epi32(sums[half], multipliers[half]);
+                totals[half] = _mm256_add_epi32(totals[half], product);
+            }
+        }
     }
 }
 

@@ -56,14 +56,18 @@ pub(crate) fn dispatch_matmul(kernels: Kernels, matmul: Matmul<'_>) {
     }
 }
 
-pub(crate) fn dispatch_matmul_int4<'a>(kernels: Kernels, matmul: Matmul<'a, Int4Matrix<'a>>) {
+pub(crate) fn dispatch_matmul_int4<'a>(
+    kernels: Kernels,
+    matmul: Matmul<'a, Int4Matrix<'a>>,
+    room: &mut [i8],
+) {
     match kernels.instruction_set() {
         // SAFETY: `Kernels` proves that the instructions exist.
         InstructionSet::Avx512Vnni => unsafe {
-            matmul_i4_avx512vnni::matmul_i4_block16x4_avx512vnni(matmul);
+            matmul_i4_avx512vnni::matmul_i4_block16x4_avx512vnni(matmul, room);
         },
         // SAFETY: as above.
-        InstructionSet::Avx2 => unsafe { matmul_i4_avx2::matmul_i4_block16x4_avx2(matmul) },
+        InstructionSet::Avx2 => unsafe { matmul_i4_avx2::matmul_i4_block16x4_avx2(matmul, room) },
         _ => scalar::matmul_i4_block16x4(matmul),
     }
 }

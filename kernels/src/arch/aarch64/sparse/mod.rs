@@ -11,7 +11,8 @@ mod product;
 mod run;
 
 use core::arch::aarch64::{
-    float32x4_t, int32x4_t, vcvtq_f32_s32, vdupq_laneq_f32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vmulq_f32,
+    float32x4_t, int32x4_t, vcreate_u8, vcvtq_f32_s32, vdupq_laneq_f32, vdupq_n_f32, vdupq_n_s32, vfmaq_f32,
+    vget_low_u16, vld1q_f32, vmovl_u8, vmovl_u16, vmulq_f32, vreinterpretq_s32_u32,
 };
 use core::arch::asm;
 use core::mem::MaybeUninit;
@@ -19,7 +20,7 @@ use core::mem::MaybeUninit;
 use kinglet_model_format::{BlockShape, SparseInt4Matrix, SparseInt8Matrix};
 
 use super::finish::store;
-use super::int4::{add_group, widened};
+use super::int4::add_group;
 use super::{matmul_i8_dotprod, matmul_i8_i8mm, matmul_i8_neon};
 use crate::arch::scalar;
 use crate::matmul::Matmul;
@@ -89,10 +90,10 @@ macro_rules! tile {
         if !INT4 {
             let $run = $strip.run.from_output::<INT4>($first);
             for (index, sums) in $sums.iter().enumerate() {
-                finish_int8::<$vectors, $rows>($product, &$strip, $row + $rows * index, $first, sums);
+                finish::<$vectors, $rows>($product, &$strip, $row + $rows * index, $first, sums);
             }
         } else {
-            let mut totals = [[[vdupq_n_f32(0.0); $vectors]; $rows]; $fours];
+            let mut totals = [[[vdupq_n_s32(0); $vectors]; $rows]; $fours];
             if GROUPED {
                 for (group, $run) in $strip.groups::<WIDE>() {
                     let $run = $run.from_output::<INT4>($first);
@@ -103,7 +104,7 @@ macro_rules! tile {
                 add::<$vectors>(&$strip, 0, $first, $sums.as_flattened(), totals.as_flattened_mut());
             }
             for (index, totals) in totals.iter().enumerate() {
-                finish_int4::<$vectors, $rows>($product, &$strip, $row + $rows * index, $first, totals);
+                finish::<$vectors, $rows>($product, &$strip, $row + $rows * index, $first, totals);
             }
         }
     };
@@ -174,13 +175,13 @@ product!(matmul_16x4_i8mm "neon,dotprod,i8mm": dense matmul_i8_i8mm::multiply_pa
     3 x 2 i8mm::three_quads_16x4_half, 2 x 2 i8mm::two_quads_16x4_half, 1 x 2 i8mm::one_quad_16x4_half,
     row 4 dotprod::row_16x4);
 
-/// Scales int8 sums of `ROWS` rows from `row` on, from output `first` of the strip on, adds the bias and stores them.
+/// Scales sums of `ROWS` rows from `row` on, from output `first` of the strip on, adds the bias and stores them.
 ///
 /// # Safety
 /// The rows must exist; `first + 4 * VECTORS` must be at most a block's outputs.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn finish_int8<const VECTORS: usize, const ROWS: usize>(
+unsafe fn finish<const VECTORS: usize, const ROWS: usize>(
     product: &Product<'_>,
     strip: &Strip<'_>,
     row: usize,
@@ -271,7 +272,7 @@ macro_rules! finish_half {
     };
 }
 
-/// Scales int8 sums of four rows x 8 outputs, adds the bias and stores them. Left to the compiler three times four rows have an
+/// Scales sums of four rows x 8 outputs, adds the bias and stores them. Left to the compiler three times four rows have an
 /// address each, and more registers than there are.
 ///
 /// # Safety
@@ -310,7 +311,7 @@ unsafe fn finish_four_halves(
     }
 }
 
-/// Adds 16 times the sums of a group, from output `first` of the strip on, to the totals of as many rows.
+/// Adds 16 times the sums of a group, from output `first` of the strip on, times their multipliers to the totals of as many rows.
 ///
 /// # Safety
 /// The product must have the group; `first + 4 * VECTORS` must be at most a block's outputs.
@@ -321,43 +322,28 @@ unsafe fn add<const VECTORS: usize>(
     group: usize,
     first: usize,
     sums: &[[int32x4_t; VECTORS]],
-    totals: &mut [[float32x4_t; VECTORS]],
+    totals: &mut [[int32x4_t; VECTORS]],
 ) {
     for vector in 0..VECTORS {
-        // SAFETY: a group has scales for all outputs of a block.
-        let scales = unsafe { widened(strip.group_scales.add(16 * group + first + 4 * vector)) };
+        // SAFETY: a group has multipliers for all outputs of a block.
+        let multipliers =
+            unsafe { multipliers_of_4(strip.multipliers.add(8 * group), strip.lane + first + 4 * vector) };
         for (totals, sums) in totals.iter_mut().zip(sums) {
-            totals[vector] = add_group(totals[vector], sums[vector], scales);
+            totals[vector] = add_group(totals[vector], sums[vector], multipliers);
         }
     }
 }
 
-/// Scales int4 totals of `ROWS` rows from `row` on, from output `first` of the strip on, adds the bias and stores them.
+/// The multipliers of 4 outputs from `lane`, a multiple of 4 below 16, on.
 ///
 /// # Safety
-/// As for `finish_int8`.
+/// 8 bytes must be readable.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn finish_int4<const VECTORS: usize, const ROWS: usize>(
-    product: &Product<'_>,
-    strip: &Strip<'_>,
-    row: usize,
-    first: usize,
-    totals: &[[float32x4_t; VECTORS]; ROWS],
-) {
-    let out = strip.out.wrapping_add(row * product.out_stride + first);
-    let width = strip.width.saturating_sub(first);
-    // SAFETY: the rows exist and `width` floats may be written at the place of each; there is a bias for all outputs of a
-    // block.
-    unsafe {
-        let row_scales = in_lanes::<ROWS>(product.row_scales.add(row));
-        for (index, (row_scale, totals)) in row_scales.into_iter().zip(totals).enumerate() {
-            let results = core::array::from_fn(|vector| {
-                vfmaq_f32(vld1q_f32(strip.bias.add(first + 4 * vector)), totals[vector], row_scale)
-            });
-            store::<VECTORS>(out.wrapping_add(index * product.out_stride), width, results);
-        }
-    }
+unsafe fn multipliers_of_4(group: *const u8, lane: usize) -> int32x4_t {
+    // SAFETY: the caller's.
+    let four = unsafe { group.add(lane % 8).cast::<u32>().read_unaligned() } >> (lane / 8 * 4) & 0x0f0f_0f0f;
+    vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four.into())))))
 }
 
 /// Each of `ROWS` scales in all lanes, four with one load where there are fours.

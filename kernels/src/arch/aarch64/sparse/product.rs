@@ -12,7 +12,8 @@ use crate::matmul::Matmul;
 /// What the kernels read and write.
 ///
 /// Invariants, relied on by unsafe code: those of [`Matmul`] and of the matrix; `values` holds `rows` rows of `inputs`
-/// values, with padding, in quads; scales of the matrix's kind there are for each output, with padding to 16, and each group.
+/// values, with padding, in quads; there is a scale for each output, with padding to 16, and with int4 weights a multiplier for
+/// each of these and each group.
 pub(super) struct Product<'a> {
     pub(super) rows: usize,
     pub(super) inputs: usize,
@@ -33,12 +34,12 @@ pub(super) struct Product<'a> {
     /// Whether an id is two bytes.
     pub(super) wide_ids: bool,
     weights: *const u8,
-    /// Of int8 weights, one an output.
+    /// One an output.
     scales: *const f32,
-    /// Of int4 weights, the bits of f16, `[outputs / 16][groups][16]`.
-    group_scales: *const u16,
+    /// Of int4 weights, `[outputs / 16][groups][8]`.
+    multipliers: *const u8,
     pub(super) groups: usize,
-    /// Columns of blocks that share a scale.
+    /// Columns of blocks that share a multiplier.
     group_columns: usize,
 }
 
@@ -47,10 +48,12 @@ pub(super) struct Product<'a> {
 pub(super) struct Strip<'a> {
     /// All its blocks.
     pub(super) run: Run,
-    /// One int8 scale an output.
+    /// One scale an output.
     pub(super) scales: *const f32,
-    /// The int4 scales of its first group; those of the next are 16 further.
-    pub(super) group_scales: *const u16,
+    /// The int4 multipliers of the first group, for the 16 outputs among which these are; those of the next are 8 further.
+    pub(super) multipliers: *const u8,
+    /// Where among these its first output is.
+    pub(super) lane: usize,
     /// As many values as a block has outputs.
     pub(super) bias: *const f32,
     /// Its first output of the first row.
@@ -69,21 +72,20 @@ impl<'a> Product<'a> {
         Self {
             block_bytes,
             weights: weights.values().as_ptr().cast(),
-            scales: weights.scales().as_ptr(),
-            ..Self::new(rows, weights.outputs(), weights.index(), bias, out, out_stride)
+            ..Self::new(rows, weights.outputs(), weights.index(), weights.scales(), bias, out, out_stride)
         }
     }
 
     pub(super) fn int4(matmul: Matmul<'a, SparseInt4Matrix<'a>>) -> Self {
         let Matmul { rows, weights, bias, out, out_stride } = matmul;
-        let shape = weights.index().shape();
+        let (shape, scales) = (weights.index().shape(), weights.scales());
         Self {
             block_bytes: shape.weights() / 2,
             weights: weights.values().as_ptr(),
-            group_scales: weights.scales().as_ptr().cast(),
+            multipliers: scales.multipliers.as_ptr(),
             groups: weights.groups(),
-            group_columns: weights.group_inputs() / shape.inputs(),
-            ..Self::new(rows, weights.outputs(), weights.index(), bias, out, out_stride)
+            group_columns: scales.group_inputs / shape.inputs(),
+            ..Self::new(rows, weights.outputs(), weights.index(), scales.scales, bias, out, out_stride)
         }
     }
 
@@ -91,6 +93,7 @@ impl<'a> Product<'a> {
         rows: &QuantizedRows<'_>,
         outputs: usize,
         index: BlockIndex<'a>,
+        scales: &'a [f32],
         bias: Option<&'a [f32]>,
         out: &'a mut [f32],
         out_stride: usize,
@@ -116,8 +119,8 @@ impl<'a> Product<'a> {
             ids,
             wide_ids,
             weights: core::ptr::null(),
-            scales: core::ptr::null(),
-            group_scales: core::ptr::null(),
+            scales: scales.as_ptr(),
+            multipliers: core::ptr::null(),
             groups: 1,
             group_columns: usize::MAX,
         }
@@ -134,11 +137,12 @@ impl<'a> Product<'a> {
                 Some(bias) if width >= self.height => bias.as_ptr().wrapping_add(first),
                 _ => self.edge_bias.as_ptr(),
             };
-            let panel = first / OUTPUT_BLOCK * self.groups * OUTPUT_BLOCK;
+            let panel = first / OUTPUT_BLOCK * self.groups * (OUTPUT_BLOCK / 2);
             let strip = Strip {
                 run,
                 scales: self.scales.wrapping_add(first),
-                group_scales: self.group_scales.wrapping_add(panel + first % OUTPUT_BLOCK),
+                multipliers: self.multipliers.wrapping_add(panel),
+                lane: first % OUTPUT_BLOCK,
                 bias,
                 out: self.out.wrapping_add(first),
                 width,
@@ -181,7 +185,7 @@ impl<'a> Product<'a> {
 }
 
 impl Strip<'_> {
-    /// Its blocks, cut where the scale changes: the group, and its blocks. Groups without a block are left out: they would
+    /// Its blocks, cut where the multiplier changes: the group, and its blocks. Groups without a block are left out: they would
     /// add zero.
     #[inline(always)]
     pub(super) fn groups<const WIDE: bool>(&self) -> impl Iterator<Item = (usize, Run)> {

@@ -16,6 +16,7 @@ use kinglet_model_format::{
 };
 
 use super::ColumnId;
+use super::matmul_i4_avx512vnni::multipliers;
 use crate::matmul::Matmul;
 
 /// Fewer rows than this are not worth a tile of 16.
@@ -228,7 +229,7 @@ trait Weights: Copy {
 
     fn index(&self) -> BlockIndex<'_>;
 
-    /// Groups of inputs with a scale of their own, each of as many inputs.
+    /// Groups of inputs with a multiplier of their own, each of as many inputs.
     fn groups(&self) -> (usize, usize);
 
     /// The first byte of a block.
@@ -240,11 +241,14 @@ trait Weights: Copy {
     /// These blocks must exist.
     unsafe fn register<S: Shape>(place: *const u8, count: usize) -> __m512i;
 
-    /// The scales of a panel in one group of inputs.
+    /// The scales of the outputs, padded to 16.
+    fn scales(&self) -> &[f32];
+
+    /// The multipliers of a panel in one group of inputs.
     ///
     /// # Safety
     /// Panel and group must exist.
-    unsafe fn scales(&self, first_output: usize, group: usize) -> __m512;
+    unsafe fn multipliers(&self, first_output: usize, group: usize) -> __m512i;
 }
 
 /// The lanes of a panel that the `index`th of its rows of blocks fills.
@@ -281,11 +285,15 @@ impl Weights for SparseInt8Matrix<'_> {
         unsafe { _mm512_maskz_loadu_epi32(filled::<S>(count), place.cast()) }
     }
 
+    fn scales(&self) -> &[f32] {
+        SparseInt8Matrix::scales(self)
+    }
+
+    /// Not asked for.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn scales(&self, first_output: usize, _: usize) -> __m512 {
-        // SAFETY: scales are padded to 16 outputs.
-        unsafe { _mm512_loadu_ps(SparseInt8Matrix::scales(self).as_ptr().add(first_output)) }
+    #[target_feature(enable = "avx512f")]
+    unsafe fn multipliers(&self, _: usize, _: usize) -> __m512i {
+        _mm512_set1_epi32(1)
     }
 }
 
@@ -298,7 +306,7 @@ impl Weights for SparseInt4Matrix<'_> {
     }
 
     fn groups(&self) -> (usize, usize) {
-        (SparseInt4Matrix::groups(self), self.group_inputs())
+        (SparseInt4Matrix::groups(self), SparseInt4Matrix::scales(self).group_inputs)
     }
 
     fn block<S: Shape>(&self, block: usize) -> *const u8 {
@@ -323,33 +331,33 @@ impl Weights for SparseInt4Matrix<'_> {
         _mm512_and_si512(_mm512_sllv_epi16(twice, shifts), _mm512_set1_epi8(0xf0_u8 as i8))
     }
 
+    fn scales(&self) -> &[f32] {
+        SparseInt4Matrix::scales(self).scales
+    }
+
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-    unsafe fn scales(&self, first_output: usize, group: usize) -> __m512 {
-        let place = first_output * SparseInt4Matrix::groups(self) + group * OUTPUT_BLOCK;
-        // SAFETY: each group of 16 outputs has 16 scales.
-        unsafe {
-            let scales = SparseInt4Matrix::scales(self).as_ptr().add(place);
-            _mm512_cvtph_ps(_mm256_loadu_si256(scales.cast()))
-        }
+    unsafe fn multipliers(&self, first_output: usize, group: usize) -> __m512i {
+        let place = (first_output / OUTPUT_BLOCK * SparseInt4Matrix::groups(self) + group) * 8;
+        // SAFETY: each group of 16 outputs has 8 bytes.
+        unsafe { multipliers(SparseInt4Matrix::scales(self).multipliers.as_ptr().add(place)) }
     }
 }
 
-/// What the sum of a group adds to a total; int4 weights were 16 times as large.
+/// A total with the sums of a group; int4 weights were 16 times as large.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn add_group<W: Weights>(total: __m512, sum: __m512i, scale: __m512) -> __m512 {
+fn add_group<W: Weights>(total: __m512i, sum: __m512i, multipliers: __m512i) -> __m512i {
     if W::SCALED {
-        _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32::<4>(sum)), scale, total)
+        _mm512_add_epi32(total, _mm512_mullo_epi32(_mm512_srai_epi32::<4>(sum), multipliers))
     } else {
-        _mm512_cvtepi32_ps(sum)
+        sum
     }
 }
 
-/// The result for a row: `scale`, that of the weights, is in an int4 total already.
+/// The result for a row.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn finish<W: Weights>(total: __m512, row_scale: __m512, scale: __m512, bias: __m512) -> __m512 {
-    let factor = if W::SCALED { row_scale } else { _mm512_mul_ps(row_scale, scale) };
-    _mm512_fmadd_ps(total, factor, bias)
+fn finish(total: __m512i, row_scale: __m512, scale: __m512, bias: __m512) -> __m512 {
+    _mm512_fmadd_ps(_mm512_cvtepi32_ps(total), _mm512_mul_ps(row_scale, scale), bias)
 }

@@ -100,12 +100,12 @@ unsafe fn tile<W: Weights, S: Shape, I: ColumnId, const ROWS: usize, const CHAIN
     row: usize,
 ) {
     let (groups, group_inputs) = weights.groups();
-    let mut panel = [_mm512_setzero_ps(); ROWS];
+    let mut panel = [_mm512_setzero_si512(); ROWS];
     // SAFETY: the blocks of a group are some of those of its row of blocks; the outputs and the groups exist, and so do the
     // rows.
     unsafe {
         for (index, &Blocks { mut place, columns }) in block_rows.iter().enumerate().take(S::ROWS) {
-            let mut totals = [_mm512_setzero_ps(); ROWS];
+            let mut totals = [_mm512_setzero_si512(); ROWS];
             let mut rest = columns;
             for group in 0..groups {
                 let count = if group + 1 == groups {
@@ -116,24 +116,24 @@ unsafe fn tile<W: Weights, S: Shape, I: ColumnId, const ROWS: usize, const CHAIN
                 };
                 let (columns, later) = rest.split_at(count);
                 let sums = sums::<W, S, I, ROWS, CHAINS>(product, place, columns, row);
-                let scales = weights.scales(first_output, group);
+                let multipliers = weights.multipliers(first_output, group);
                 for (total, sum) in totals.iter_mut().zip(sums) {
-                    *total = add_group::<W>(*total, sum, scales);
+                    *total = add_group::<W>(*total, sum, multipliers);
                 }
                 place = place.wrapping_add(count * (W::BYTES / S::BLOCKS));
                 rest = later;
             }
             let lanes = lanes::<S>(index);
             for (panel, total) in panel.iter_mut().zip(totals) {
-                *panel = _mm512_mask_mov_ps(*panel, lanes, total);
+                *panel = _mm512_mask_mov_epi32(*panel, lanes, total);
             }
         }
         let (bias, exists) = (product.bias(first_output), product.exists(first_output));
-        let scales = weights.scales(first_output, 0);
+        let scales = _mm512_loadu_ps(weights.scales().as_ptr().add(first_output));
         for (index, total) in panel.into_iter().enumerate() {
             let row_scale = _mm512_set1_ps(*product.row_scales.add(row + index));
             let out = product.out.add((row + index) * product.out_stride + first_output);
-            _mm512_mask_storeu_ps(out, exists, finish::<W>(total, row_scale, scales, bias));
+            _mm512_mask_storeu_ps(out, exists, finish(total, row_scale, scales, bias));
         }
     }
 }

@@ -305,11 +305,12 @@ unsafe fn scale<W: Weights>(
     let mut row_scales = [0.0; 16];
     // SAFETY: the panel and the rows exist, and all that is written may be.
     unsafe {
-        let (scales, transposed) = (weights.scales(first_output, 0), transpose(*sums));
+        let scales = _mm512_loadu_ps(weights.scales().as_ptr().add(first_output));
+        let (multipliers, transposed) = (weights.multipliers(first_output, 0), transpose(*sums));
         row_scales.as_mut_ptr().copy_from_nonoverlapping(product.row_scales.add(row), count);
         for (index, (sum, row_scale)) in transposed.into_iter().zip(row_scales).enumerate() {
-            let total = add_group::<W>(_mm512_setzero_ps(), _mm512_sub_epi32(sum, offset), scales);
-            let result = finish::<W>(total, _mm512_set1_ps(row_scale), scales, bias);
+            let total = add_group::<W>(_mm512_setzero_si512(), _mm512_sub_epi32(sum, offset), multipliers);
+            let result = finish(total, _mm512_set1_ps(row_scale), scales, bias);
             _mm512_storeu_ps(out.add(index * stride), result);
         }
     }
