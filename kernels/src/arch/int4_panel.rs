@@ -17,7 +17,7 @@ pub(crate) struct Int4Panel<'a> {
     /// `[groups][8]`: outputs 0 to 7 in the low halves, 8 to 15 in the high ones.
     pub(crate) multipliers: *const u8,
     /// Inputs that share a multiplier, a multiple of 16.
-    group_inputs: usize,
+    pub(crate) group_inputs: usize,
 }
 
 /// Inputs that share a multiplier: the `index`th, inputs `first` to `last`, both multiples of 16.

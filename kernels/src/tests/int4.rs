@@ -127,6 +127,20 @@ macro_rules! int4_tests {
             }
 
             #[test]
+            fn wide_matrices() {
+                let Some(kernels) = kernels(InstructionSet::$set) else { return };
+                for inputs in [8160, 8192, 8224, 20_000] {
+                    for (value, byte) in [(1.0, 0x77), (-1.0, 0x88)] {
+                        let mut case = Int4Case::random(inputs as u64, 1, inputs, 17, 32);
+                        case.values.fill(byte);
+                        case.multipliers.fill(0xff);
+                        case.source.fill(value);
+                        case.check(kernels);
+                    }
+                }
+            }
+
+            #[test]
             fn the_largest_group_does_not_overflow() {
                 let Some(kernels) = kernels(InstructionSet::$set) else { return };
                 let mut case = Int4Case::random(9, 2, MOST_GROUP_INPUTS, 1, MOST_GROUP_INPUTS);

@@ -12,7 +12,8 @@ mod run;
 
 use core::arch::aarch64::{
     float32x4_t, int32x4_t, vcreate_u8, vcvtq_f32_s32, vdupq_laneq_f32, vdupq_n_f32, vdupq_n_s32, vfmaq_f32,
-    vget_low_u16, vld1q_f32, vmovl_u8, vmovl_u16, vmulq_f32, vreinterpretq_s32_u32,
+    vget_low_s16, vget_low_u16, vld1q_f32, vmovl_high_s16, vmovl_s16, vmovl_u8, vmovl_u16, vmulq_f32,
+    vreinterpretq_s32_u32,
 };
 use core::arch::asm;
 use core::mem::MaybeUninit;
@@ -20,7 +21,7 @@ use core::mem::MaybeUninit;
 use kinglet_model_format::{BlockShape, SparseInt4Matrix, SparseInt8Matrix};
 
 use super::finish::store;
-use super::int4::add_group;
+use super::int4::{add_group, multipliers_16, multipliers_32};
 use super::{matmul_i8_dotprod, matmul_i8_i8mm, matmul_i8_neon};
 use crate::arch::scalar;
 use crate::matmul::Matmul;
@@ -324,12 +325,36 @@ unsafe fn add<const VECTORS: usize>(
     sums: &[[int32x4_t; VECTORS]],
     totals: &mut [[int32x4_t; VECTORS]],
 ) {
-    for vector in 0..VECTORS {
-        // SAFETY: a group has multipliers for all outputs of a block.
-        let multipliers =
-            unsafe { multipliers_of_4(strip.multipliers.add(8 * group), strip.lane + first + 4 * vector) };
-        for (totals, sums) in totals.iter_mut().zip(sums) {
-            totals[vector] = add_group(totals[vector], sums[vector], multipliers);
+    // SAFETY: a group has multipliers for all outputs of a block.
+    let multipliers = unsafe { multipliers::<VECTORS>(strip.multipliers.add(8 * group), strip.lane + first) };
+    for (totals, sums) in totals.iter_mut().zip(sums) {
+        for vector in 0..VECTORS {
+            totals[vector] = add_group(totals[vector], sums[vector], multipliers[vector]);
+        }
+    }
+}
+
+/// The multipliers of `4 * VECTORS` outputs from `lane`, a multiple of as many below 16, on.
+///
+/// # Safety
+/// 8 bytes must be readable.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn multipliers<const VECTORS: usize>(group: *const u8, lane: usize) -> [int32x4_t; VECTORS] {
+    // SAFETY: the caller's.
+    unsafe {
+        match VECTORS {
+            4 => {
+                let all = multipliers_32(group);
+                core::array::from_fn(|vector| all[vector % 4])
+            }
+            2 => {
+                let [low, high] = multipliers_16(group);
+                let half = if lane == 0 { low } else { high };
+                let pair = [vmovl_s16(vget_low_s16(half)), vmovl_high_s16(half)];
+                core::array::from_fn(|vector| pair[vector % 2])
+            }
+            _ => core::array::from_fn(|vector| multipliers_of_4(group, lane + 4 * vector)),
         }
     }
 }
