@@ -2,14 +2,12 @@
 """Stage 2: rounds and prunes a float checkpoint, matrix by matrix, on real inputs.
 
   python training/calibrate.py training/config/small.toml                       # into training/out/small
-  python training/calibrate.py CONFIG --scan encoder.layers.*.feed_forward.*    # what pruning each of them would cost
 
 The matrices are taken in the order in which audio reaches them; each is rounded for the inputs that the already rounded ones in front
-of it give, towards the outputs that the float model gives. Audio: `prepare.py`'s cache, training folders only.
+of it give, rounded as the runtime rounds them, towards the outputs that the float model gives. Audio: `prepare.py`'s cache, training folders only.
 """
 
 import argparse
-import copy
 import tomllib
 from pathlib import Path
 
@@ -19,7 +17,8 @@ from torch import nn
 from tqdm import tqdm
 
 import gptq
-from checkpoint import read_checkpoint, save_tensors, write_checkpoint
+from checkpoint import read_checkpoint, write_checkpoint
+from model import Student, student_config
 from moonshine import Moonshine
 from scheme import Rules
 from speech import Clip, audio_of, batches, load_clips, tokens_of
@@ -48,8 +47,8 @@ class Moments:
 class Calibrator:
     """Keeps the float model and the one that is being rounded side by side."""
 
-    def __init__(self, model: Moonshine, rules: Rules, batches: list[list[Clip]]):
-        self.exact, self.rounded, self.rules, self.batches = model, copy.deepcopy(model), rules, batches
+    def __init__(self, model: Moonshine, rounded: Student, rules: Rules, batches: list[list[Clip]]):
+        self.exact, self.rounded, self.rules, self.batches = model, rounded, rules, batches
         self.results: dict[str, gptq.Rounded] = {}
         tokens = model.config["tokens"]
         self.tokens = [tokens_of(batch, tokens["begin"], tokens["end"]) for batch in batches]
@@ -200,13 +199,18 @@ def main() -> None:
     tensors, config, vocabulary = read_checkpoint(teacher)
     clips = [clip for name in settings["data"] for clip in load_clips(HERE / "out" / "data" / name, teacher)]
     chosen = choose(clips, settings["seconds"], settings.get("seed", 1))
-    calibrator = Calibrator(Moonshine.from_checkpoint(tensors, config), Rules(run["weights"]), batches(chosen, 60))
+    exact, rules = Moonshine.from_checkpoint(tensors, config), Rules(run["weights"])
+    rounded = Student(student_config(config, run)).eval()
+    rounded.load_state_dict(exact.state_dict(), strict=False)
+    rounded.round_inputs(rules)
+    calibrator = Calibrator(exact, rounded, rules, batches(chosen, 60))
     calibrator.run()
     state = {name: values.numpy() for name, values in calibrator.rounded.state_dict().items()}
+    for name, result in calibrator.results.items():
+        prefix = name.removesuffix(".weight")
+        state |= {f"{prefix}.scale": result.scales[:, 0].numpy(), f"{prefix}.multipliers": result.multipliers.numpy()}
     output = arguments.output or HERE / "out" / run["start"]
     write_checkpoint(output, state, config, vocabulary)
-    scales = {name: result.scales.float().numpy() for name, result in calibrator.results.items()}
-    save_tensors(scales, output / "scales.safetensors")
 
 
 if __name__ == "__main__":

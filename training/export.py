@@ -67,10 +67,8 @@ def pack_options(student, rules: Rules) -> str:
         if scheme.bits == 32 and scheme.sparsity:
             entries.append(f'[[matrix]]\nname = "{name.removesuffix(".weight")}"\nblock = "{block}"\n')
         if scheme.bits < 32:
-            if scheme.bits == 4 and scheme.group not in (0, 32):
-                raise SystemExit(f"{name}: the packer knows groups of 32 inputs or of all, not of {scheme.group}")
-            weights = "int8" if scheme.bits == 8 else "int4-groups" if scheme.group else "int4"
-            entries.append(f'[[matrix]]\nname = "{name.removesuffix(".weight")}"\nweights = "{weights}"\nblock = "{block}"\n')
+            group = f"group = {scheme.group}\n" if scheme.group else ""
+            entries.append(f'[[matrix]]\nname = "{name.removesuffix(".weight")}"\nweights = "int{scheme.bits}"\n{group}block = "{block}"\n')
     return "\n".join(entries)
 
 

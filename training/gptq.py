@@ -1,60 +1,73 @@
 """Rounding and pruning of one matrix so that its products with seen inputs change least.
 
 After "GPTQ" (arXiv 2210.17323) and "SparseGPT" (2301.00774): columns are rounded one after the other, and what rounding a
-column changes in the output is made up for by the columns behind it, through the inverse of the inputs' second moment.
+column changes in the output is made up for by the columns behind it, through the inverse of the inputs' second moment. What
+that leaves is lowered by taking single steps anew ("QuantEase", 2309.01885).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from scheme import Scheme
 
 DAMPING = 0.01
+COLUMNS = 64  # rounded before the columns behind them hear of it
 
 
 @dataclass
 class Rounded:
-    """`weight = steps * scales` of each group; `steps` `[outputs, inputs]` whole numbers, `scales` `[outputs, groups]`."""
+    """`weight = steps * multipliers * scales`: `steps` `[outputs, inputs]` and `multipliers` `[outputs, groups]` whole numbers, `scales` `[outputs, 1]`."""
 
     steps: torch.Tensor
+    multipliers: torch.Tensor
     scales: torch.Tensor
     group: int
 
     @property
+    def whole(self) -> torch.Tensor:
+        """`[outputs, inputs]`: the weight in scales."""
+        return self.steps * spread(self.multipliers, self.group, self.steps.shape[1])
+
+    @property
     def weight(self) -> torch.Tensor:
-        return self.steps * spread(self.scales, self.group, self.steps.shape[1])
+        return self.whole * self.scales
 
 
-def spread(scales: torch.Tensor, group: int, inputs: int) -> torch.Tensor:
+def spread(values: torch.Tensor, group: int, inputs: int) -> torch.Tensor:
     """`[outputs, groups]` to `[outputs, inputs]`."""
-    return scales.repeat_interleave(group, 1)[:, :inputs]
-
-
-def storable(scales: torch.Tensor, scheme: Scheme) -> torch.Tensor:
-    """Scales as the file holds them: f16 for four bits, f32 for eight."""
-    return scales.half().to(scales.dtype) if scheme.bits == 4 else scales.float().to(scales.dtype)
+    return values.repeat_interleave(group, 1)[:, :inputs]
 
 
 def search_scales(weight: torch.Tensor, importance: torch.Tensor, scheme: Scheme) -> torch.Tensor:
-    """`[outputs, 1]`: the scale with the least error, each input's error weighed by its `importance` `[inputs]`."""
-    weight, importance = weight.float(), importance.float()
-    largest = weight.abs().amax(1, keepdim=True)
-    best_error = torch.full_like(largest, torch.inf)
-    best = torch.zeros_like(largest)
-    for part in torch.linspace(0.4, 1.05, 27).tolist():
-        scales = storable((largest * part / -scheme.lowest).clamp(min=1e-7), scheme)
-        steps = (weight / scales).round().clamp(scheme.lowest, scheme.highest)
-        error = ((steps * scales - weight).square() * importance).sum(1, keepdim=True)
-        best = torch.where(error < best_error, scales, best)
-        best_error = torch.minimum(error, best_error)
-    return best.double()
+    """`[outputs, 1]`: the scale with the least error, each input's error weighed by its `importance` `[inputs]`.
+
+    With groups, of multiples of the scale: a whole number up to `scheme.most` for each group.
+    """
+    if scheme.group:
+        steps = [search_scales(*part, replace(scheme, group=0)) for part in zip(weight.split(scheme.group, 1), importance.split(scheme.group))]
+        steps = torch.cat(steps, 1)
+        parts = [(steps.amax(1, keepdim=True) * part / scheme.most).clamp(min=1e-9) for part in torch.linspace(0.8, 1.2, 17).tolist()]
+        rounded = [_nearest(weight, spread((steps / scales).round().clamp(1, scheme.most), scheme.group, weight.shape[1]) * scales, scheme) for scales in parts]
+    else:
+        largest = weight.abs().amax(1, keepdim=True)
+        parts = [(largest * part / -scheme.lowest).clamp(min=1e-9) for part in torch.linspace(0.4, 1.05, 27).tolist()]
+        rounded = [_nearest(weight, scales, scheme) for scales in parts]
+    errors = torch.cat([((values - weight).square() * importance).sum(1, keepdim=True) for values in rounded], 1)
+    return torch.cat(parts, 1).gather(1, errors.argmin(1, keepdim=True)).float().to(weight)
+
+
+def _nearest(weight: torch.Tensor, step: torch.Tensor, scheme: Scheme) -> torch.Tensor:
+    return (weight / step).round().clamp(scheme.lowest, scheme.highest) * step
+
+
+def damp(moment: torch.Tensor) -> torch.Tensor:
+    return moment + torch.eye(len(moment), dtype=moment.dtype) * DAMPING * moment.diagonal().mean()
 
 
 def inverse_factor(moment: torch.Tensor) -> torch.Tensor:
     """Upper Cholesky factor of the inverse of the damped second moment `[inputs, inputs]`."""
-    damped = moment + torch.eye(len(moment), dtype=moment.dtype) * DAMPING * moment.diagonal().mean()
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
+    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damp(moment))), upper=True)
 
 
 def block_mask(weight: torch.Tensor, factor: torch.Tensor, scheme: Scheme) -> torch.Tensor:
@@ -79,61 +92,78 @@ def round_matrix(weight: torch.Tensor, moment: torch.Tensor, scheme: Scheme, pas
     weight, moment = weight.double(), moment.double()
     dead = moment.diagonal() == 0
     moment = moment + torch.diag(dead.double())
-    factor = inverse_factor(moment)
+    factor, damped = inverse_factor(moment), damp(moment)
     mask = block_mask(weight, factor, scheme)
-    group = scheme.group or weight.shape[1]
-    steps, scales = _sweep(weight, factor, moment.diagonal(), mask, scheme, group, None)
-    for _ in range(passes - 1):
-        scales = refit_scales(weight, steps, scales, moment, scheme, group)
-        steps, scales = _sweep(weight, factor, moment.diagonal(), mask, scheme, group, scales)
-    return Rounded(steps, refit_scales(weight, steps, scales, moment, scheme, group), group)
+    scales = search_scales(weight * mask, moment.diagonal(), scheme)
+    for _ in range(passes):
+        rounded = _sweep(weight, factor, mask, scheme, scales)
+        scales = rounded.scales = best_scales(weight, rounded, damped)
+    descend(weight, rounded, damped, mask, scheme)
+    rounded.scales = best_scales(weight, rounded, damped)
+    return rounded
 
 
 def prune(weight: torch.Tensor, moment: torch.Tensor, scheme: Scheme) -> torch.Tensor:
     """`weight` with the blocks gone that cost least, the rest in floats and changed to make up for them."""
     factor = inverse_factor(moment.double())
     mask = block_mask(weight.double(), factor, scheme)
-    return _sweep(weight.double(), factor, None, mask, scheme, 64, None)[0].to(weight)
+    return _sweep(weight.double(), factor, mask, scheme, torch.ones(len(weight), 1, dtype=torch.float64)).steps.to(weight)
 
 
-def _sweep(weight, factor, importance, mask, scheme, group, scales):
-    """Steps `[outputs, inputs]` and scales `[outputs, groups]`; the scales are searched for where none are given."""
-    outputs, inputs = weight.shape
+def _sweep(weight: torch.Tensor, factor: torch.Tensor, mask: torch.Tensor, scheme: Scheme, scales: torch.Tensor) -> Rounded:
+    """Column after column; where a group begins, of all multipliers the one is taken with which its columns cost least."""
     weight = weight.clone()
-    steps, found = torch.zeros_like(weight), []
-    for start in range(0, inputs, group):
-        end = min(start + group, inputs)
-        if scales is None and scheme.bits < 32:
-            found.append(search_scales(weight[:, start:end] * mask[:, start:end], importance[start:end], scheme))
-        scale = 1.0 if scheme.bits == 32 else found[-1][:, 0] if scales is None else scales[:, start // group]
-        errors = torch.zeros(outputs, end - start, dtype=weight.dtype)
-        for column in range(start, end):
-            values = weight[:, column]
-            stored = values if scheme.bits == 32 else (values / scale).round().clamp(scheme.lowest, scheme.highest)
-            steps[:, column] = stored * mask[:, column]
-            errors[:, column - start] = (values - steps[:, column] * scale) / factor[column, column]
-            weight[:, column + 1 : end] -= errors[:, column - start, None] * factor[column, column + 1 : end]
-        weight[:, end:] -= errors @ factor[start:end, end:]
-    return steps, torch.cat(found, 1) if found else scales
-
-
-def refit_scales(weight, steps, scales, moment, scheme, group) -> torch.Tensor:
-    """The scales `[outputs, groups]` with which `steps` come closest to `weight` under the moment: least squares an output."""
     outputs, inputs = weight.shape
-    groups = scales.shape[1]
-    damped = moment + torch.eye(inputs, dtype=moment.dtype) * DAMPING * moment.diagonal().mean()
-    fitted = torch.empty_like(scales)
-    for start in range(0, outputs, 256):
-        rows = steps[start : start + 256]
-        # [rows, groups, inputs]: the steps of one group each, zero elsewhere.
-        parts = torch.zeros(len(rows), groups, inputs, dtype=weight.dtype)
-        for index in range(groups):
-            parts[:, index, index * group : (index + 1) * group] = rows[:, index * group : (index + 1) * group]
-        seen = parts @ damped
-        left = seen @ parts.transpose(1, 2)
-        left += torch.eye(groups, dtype=weight.dtype) * 1e-9 * left.diagonal(dim1=1, dim2=2).mean(1)[:, None, None].clamp(min=1e-12)
-        right = (seen @ weight[start : start + 256, :, None])[..., 0]
-        fitted[start : start + 256] = torch.linalg.solve(left, right)
-    # A group of zeros has no say, and a scale that turned negative or ran away would not be stored.
-    sound = (fitted > 0.5 * scales) & (fitted < 2 * scales)
-    return storable(torch.where(sound, fitted, scales), scheme)
+    steps, multipliers = torch.zeros_like(weight), []
+    group, wide = scheme.group or inputs, scheme.group or COLUMNS
+    for start in range(0, inputs, wide):
+        end = min(start + wide, inputs)
+        part = mask[:, start:end], factor[start:end, start:end]
+        if start % group == 0:
+            candidates = torch.arange(1.0, (scheme.most if scheme.group else 1) + 1, dtype=weight.dtype)
+            if len(candidates) > 1:
+                # All of them at once, one below the other.
+                tried = weight[:, start:end].repeat(len(candidates), 1), (candidates[:, None] * scales[:, 0]).view(-1, 1), part[0].repeat(len(candidates), 1)
+                cost = _columns(*tried, part[1], scheme)[1].square().sum(1).view(len(candidates), outputs)
+                multipliers.append(candidates[cost.argmin(0)][:, None])
+            else:
+                multipliers.append(candidates.expand(outputs, 1))
+        steps[:, start:end], errors = _columns(weight[:, start:end], scales * multipliers[-1], *part, scheme)
+        weight[:, end:] -= errors @ factor[start:end, end:]
+    return Rounded(steps, torch.cat(multipliers, 1), scales, group)
+
+
+def _columns(weight, step, mask, factor, scheme) -> tuple[torch.Tensor, torch.Tensor]:
+    """Steps of a few columns, and what each of them costs: its error over the root of how freely it may be made up for."""
+    # Columns become rows, which lie in one piece.
+    weight, mask, step = weight.T.clone(), mask.T.contiguous(), step[:, 0]
+    steps, errors = torch.zeros_like(weight), torch.zeros_like(weight)
+    for column, values in enumerate(weight):
+        stored = values if scheme.bits == 32 else (values / step).round().clamp(scheme.lowest, scheme.highest)
+        steps[column] = stored * mask[column]
+        errors[column] = (values - steps[column] * step) / factor[column, column]
+        weight[column + 1 :].addcmul_(factor[column, column + 1 :, None], errors[column], value=-1)
+    return steps.T, errors.T
+
+
+def descend(weight: torch.Tensor, rounded: Rounded, damped: torch.Tensor, mask: torch.Tensor, scheme: Scheme, rounds: int = 3) -> None:
+    """Takes each step anew with all the others as they are, a column at a time: the error of the outputs can only fall."""
+    step = (spread(rounded.multipliers, rounded.group, weight.shape[1]) * rounded.scales).T.contiguous()
+    steps, mask = rounded.steps.T.contiguous(), mask.T.contiguous()
+    pull = (damped @ (weight - rounded.weight).T).contiguous()
+    for _ in range(rounds):
+        for column in range(len(steps)):
+            wanted = steps[column] + pull[column] / damped[column, column] / step[column]
+            wanted = wanted.round().clamp(scheme.lowest, scheme.highest) * mask[column]
+            pull.addcmul_(damped[column, :, None], (wanted - steps[column]) * step[column], value=-1)
+            steps[column] = wanted
+    rounded.steps = steps.T.contiguous()
+
+
+def best_scales(weight: torch.Tensor, rounded: Rounded, damped: torch.Tensor) -> torch.Tensor:
+    """`[outputs, 1]`: the scales with which the outputs come closest to those of `weight`, as f32 holds them."""
+    seen = rounded.whole @ damped
+    fitted = (seen * weight).sum(1, keepdim=True) / (seen * rounded.whole).sum(1, keepdim=True)
+    # An output of zeros has no say, and a scale that turned negative or ran away would serve no one.
+    sound = (fitted > 0.5 * rounded.scales) & (fitted < 2 * rounded.scales)
+    return torch.where(sound, fitted, rounded.scales).float().to(weight)

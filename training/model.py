@@ -1,7 +1,7 @@
 """The student: Moonshine's layers with weights as the file will hold them, learnt through the rounding.
 
-Each matrix that a rule names keeps a float copy and the scales of its groups; what the network multiplies by is the copy rounded to
-steps of the scales, and gradients pass the rounding as if it were not there ("LSQ", arXiv 1902.08153). A matrix that was pruned keeps
+Each matrix that a rule names keeps a float copy, scales and multipliers; what the network multiplies by is the copy rounded to
+steps of a scale times a multiplier, and gradients pass the rounding as if it were not there ("LSQ", arXiv 1902.08153). A matrix that was pruned keeps
 its mask. Encoder blocks may get an FSMN memory, a depthwise convolution over time of the values added to the attention's output
 (SAN-M, 2006.01713); it starts at zero, so the student starts as the model it was made from.
 """
@@ -13,8 +13,12 @@ from torch.nn.utils import parametrize
 
 from gptq import spread
 from moonshine import EncoderBlock, Moonshine, rotate
+from quantized import fake_quantize, fake_quantize_wide, round_cache, rounded_convolution
 from scheme import Rules, Scheme
 from shared import share_layers
+
+
+GRID = "scale", "multipliers"  # beside the `weight` of a matrix in a checkpoint
 
 
 class Round(torch.autograd.Function):
@@ -38,24 +42,24 @@ class Round(torch.autograd.Function):
 
 
 class Rounded(nn.Module):
-    """A parametrization of a weight `[outputs, ...]`."""
+    """A parametrization of a weight `[outputs, ...]`. The multipliers of groups stay as they were found."""
 
-    def __init__(self, scheme: Scheme, scales: torch.Tensor, mask: torch.Tensor | None):
+    def __init__(self, scheme: Scheme, scales: torch.Tensor, multipliers: torch.Tensor, mask: torch.Tensor | None):
         super().__init__()
         self.scheme = scheme
         self.scales = nn.Parameter(scales.clone())
+        self.register_buffer("multipliers", multipliers)
         self.register_buffer("mask", mask)
 
-    def stored_scales(self) -> torch.Tensor:
-        """As the file holds them."""
-        scales = self.scales.clamp(min=1e-6)
-        return scales + (scales.half().float() - scales).detach() if self.scheme.bits == 4 else scales
+    def steps(self) -> torch.Tensor:
+        """`[outputs, groups]`: what lies between two values."""
+        return self.multipliers * self.scales.clamp(min=1e-9)[:, None]
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         # A convolution's groups lie tap by tap, as in the file.
         flat = weight.transpose(1, 2).flatten(1) if weight.dim() == 3 else weight
-        groups = flat.unflatten(1, (self.scales.shape[1], -1))
-        flat = Round.apply(groups, self.stored_scales()[..., None], self.scheme.lowest, self.scheme.highest).flatten(1)
+        groups = flat.unflatten(1, (self.multipliers.shape[1], -1))
+        flat = Round.apply(groups, self.steps()[..., None], self.scheme.lowest, self.scheme.highest).flatten(1)
         if self.mask is not None:
             flat = flat * self.mask
         return flat.unflatten(1, (weight.shape[2], weight.shape[1])).transpose(1, 2) if weight.dim() == 3 else flat
@@ -89,19 +93,6 @@ class Pruned(nn.Module):
         kept[blocks.flatten().argsort()[: int(share * blocks.numel())]] = False
         kept = kept.view_as(blocks).repeat_interleave(high, 0).repeat_interleave(wide, 1)
         self.mask.copy_(kept[: weight.shape[0], : weight.shape[1]])
-
-
-class RoundInput(torch.autograd.Function):
-    """Rows to int8 with one scale a row, as the runtime does with what it multiplies; gradients pass."""
-
-    @staticmethod
-    def forward(context, x):
-        scale = (x.abs().amax(-1, keepdim=True) / 127).clamp_(min=1e-20)
-        return (x / scale).round_().mul_(scale)
-
-    @staticmethod
-    def backward(context, gradient):
-        return gradient
 
 
 class Memory(nn.Module):
@@ -145,8 +136,8 @@ class Student(Moonshine):
             if isinstance(module, (nn.Linear, nn.Conv1d, nn.Embedding)):
                 yield f"{name}.weight", module
 
-    def round_weights(self, rules: Rules, scales: dict[str, torch.Tensor]) -> None:
-        """Registers the rounding: `scales` by tensor name, as `calibrate.py` found them."""
+    def round_weights(self, rules: Rules, grids: dict[str, torch.Tensor]) -> None:
+        """Registers the rounding: `grids` holds `{matrix}.scale` and `{matrix}.multipliers`, as `calibrate.py` found them."""
         for name, module in list(self.matrices()):
             scheme = rules.of(name)
             if scheme.bits == 32:
@@ -160,7 +151,8 @@ class Student(Moonshine):
             mask = (flat != 0).float() if scheme.sparsity else None
             if mask is not None:
                 mask = whole_blocks(mask, scheme)
-            parametrize.register_parametrization(module, "weight", Rounded(scheme, scales[name], mask), unsafe=True)
+            scales, multipliers = (grids[name.removesuffix("weight") + kind] for kind in GRID)
+            parametrize.register_parametrization(module, "weight", Rounded(scheme, scales, multipliers, mask), unsafe=True)
 
     def share(self, groups: dict[str, list[int]], rank: int) -> None:
         """Makes layers of the stacks share matrices, from the trained ones on."""
@@ -176,18 +168,33 @@ class Student(Moonshine):
                 share = pruned.scheme.sparsity * (1 - (1 - min(done, 1.0)) ** 3)
                 pruned.prune(module.parametrizations.weight.original, share)
 
-    def round_inputs(self) -> None:
-        """Inputs of matrices in eight bits, where the config gives them no more."""
+    def round_inputs(self, rules: Rules) -> None:
+        """Rounds what the runtime rounds: inputs of matrices that are not floats, and what attention multiplies."""
         for name, module in self.matrices():
-            if isinstance(module, nn.Linear) and self.input_bits(name) == 8:
-                module.register_forward_pre_hook(lambda _, inputs: (RoundInput.apply(inputs[0]),))
-        if self.config["output"].get("activation_bits", 8) == 8:
-            self.decoder.norm.register_forward_hook(lambda _, __, x: RoundInput.apply(x))
+            quantize = {8: fake_quantize, 16: fake_quantize_wide}[self.input_bits(name)]
+            if rules.of(name).bits == 32:
+                continue
+            if isinstance(module, nn.Linear):
+                module.register_forward_pre_hook(lambda _, inputs, quantize=quantize: (quantize(inputs[0]),))
+            elif isinstance(module, nn.Conv1d):
+                module.forward = rounded_convolution(module, quantize)
+            else:
+                self.decoder.norm.register_forward_hook(lambda _, __, x, quantize=quantize: quantize(x))
+        for block in self.decoder.layers:
+            round_cache(block.self_attention)
+            round_cache(block.cross_attention)
 
     def input_bits(self, name: str) -> int:
-        stack = self.config[name.split(".")[0]]
-        bits = stack.get("activation_bits", 8)
-        return stack.get("down_activation_bits", bits) if ".down." in name else bits
+        part, *inner = name.split(".")
+        if part == "frontend":
+            return self.config[part]["convolutions"][int(inner[1])].get("activation_bits", 8)
+        if inner[0] == "embedding":
+            return self.config["output"].get("activation_bits", 8)
+        # What comes of the encoder's states is kept in eight bits, whatever the decoder has.
+        if "cross_attention.key" in name or "cross_attention.value" in name:
+            return 8
+        bits = self.config[part].get("activation_bits", 8)
+        return self.config[part].get("down_activation_bits", bits) if ".down." in name else bits
 
     @torch.no_grad()
     def start_from(self, exact: dict[str, torch.Tensor]) -> None:
@@ -197,20 +204,30 @@ class Student(Moonshine):
                 continue
             rounding, rounded = module.parametrizations.weight[0], module.weight
             copy = module.parametrizations.weight.original
-            scales = spread(rounding.stored_scales(), copy[0].numel() // rounding.scales.shape[1], copy[0].numel())
+            steps = spread(rounding.steps(), copy[0].numel() // rounding.multipliers.shape[1], copy[0].numel())
             if copy.dim() == 3:
-                scales = scales.unflatten(1, (copy.shape[2], copy.shape[1])).transpose(1, 2)
-            copy.copy_(rounded + (exact[name].to(rounded) - rounded).clamp(-0.45 * scales, 0.45 * scales))
+                steps = steps.unflatten(1, (copy.shape[2], copy.shape[1])).transpose(1, 2)
+            copy.copy_(rounded + (exact[name].to(rounded) - rounded).clamp(-0.45 * steps, 0.45 * steps))
 
     @torch.no_grad()
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The checkpoint: every tensor by its plain name, matrices rounded."""
+        """The checkpoint: every tensor by its plain name, matrices rounded, and the grids of those in four bits."""
         result = {}
         for name, values in self.state_dict().items():
             if ".parametrizations." not in name:
                 result[name] = values
-        result |= {name: module.weight for name, module in self.matrices()}
+        for name, module in self.matrices():
+            prefix = name.removesuffix("weight")
+            result[name] = module.weight
+            rounding = module.parametrizations.weight[0] if parametrize.is_parametrized(module, "weight") else None
+            if isinstance(rounding, Rounded) and rounding.scheme.bits == 4:
+                result |= dict(zip((prefix + kind for kind in GRID), (rounding.scales.clamp(min=1e-9), rounding.multipliers)))
         return {name: values.detach().float().cpu() for name, values in result.items()}
+
+
+def student_config(config: dict, run: dict) -> dict:
+    """The teacher's `config` with what the run's `[model]` changes."""
+    return config | {part: config[part] | changes for part, changes in run.get("model", {}).items()}
 
 
 def whole_blocks(mask: torch.Tensor, scheme: Scheme) -> torch.Tensor:

@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--teacher", type=Path, default=HERE / "out" / "moonshine-tiny-en")
     parser.add_argument("--output", type=Path, default=HERE / "out" / "data")
+    parser.add_argument("--minutes", type=float, help="only so much of each folder, in random order")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
@@ -35,7 +36,7 @@ def main() -> None:
     teacher = Moonshine.from_checkpoint(tensors, config).to(arguments.device)
     for folder in arguments.folders:
         transcribed = []
-        for batch in tqdm(batches(read_folder(folder), 120), desc=folder.name, unit="batch"):
+        for batch in tqdm(batches(read_folder(folder, minutes=arguments.minutes), 120), desc=folder.name, unit="batch"):
             transcribed += transcribe(teacher, batch, arguments.device)
         transcribed.sort(key=lambda clip: clip.name)
         save_clips(transcribed, arguments.output / folder.name)

@@ -5,6 +5,7 @@ its values lie on one (matrices that were published in 8 bits do), else the step
 Activations: symmetric int8, one scale a row, computed on the fly. The first convolution, norms and biases stay float.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -25,16 +26,31 @@ class Plan:
     wide: tuple[str, ...] = ()  # name prefixes of modules whose inputs are two int8 rows: the value and what its rounding lost
 
 
+class RoundRows(torch.autograd.Function):
+    """`x` as the sum of `rows` int8 rows, each what the ones before it lost, with one scale for all values along `dims`; gradients pass."""
+
+    @staticmethod
+    def forward(context, x, dims, rows):
+        total = torch.zeros_like(x)
+        for _ in range(rows):
+            rest = x - total
+            largest = rest.abs().amax(dims, keepdim=True)
+            total += torch.where(largest > 1e-35, (rest * (127 / largest.clamp(min=1e-35))).round() * (largest / 127), 0.0)
+        return total
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient, None, None
+
+
 def fake_quantize(x: torch.Tensor, dims: int | tuple = -1) -> torch.Tensor:
     """`x` rounded to int8 steps with one scale for all values along `dims`."""
-    scale = x.abs().amax(dims, keepdim=True) / 127
-    return torch.where(scale > 0, torch.round(x / scale.clamp(min=1e-30)).clamp(-127, 127) * scale, 0.0)
+    return RoundRows.apply(x.float(), dims, 1)
 
 
 def fake_quantize_wide(x: torch.Tensor, dims: int | tuple = -1) -> torch.Tensor:
     """`x` as the sum of two int8 rows: about 15 bits at the price of a second row in the matrix product."""
-    rounded = fake_quantize(x, dims)
-    return rounded + fake_quantize(x - rounded, dims)
+    return RoundRows.apply(x.float(), dims, 2)
 
 
 def grid_steps(weights: torch.Tensor) -> torch.Tensor:
@@ -92,15 +108,17 @@ def apply(model: Moonshine, plan: Plan) -> None:
         model.decoder.logits = lambda x: logits(quantize_hidden(x))
         for index, conv in enumerate(model.frontend.conv):
             if index > 0 or plan.first_convolution:
-                conv.forward = _convolution(conv, plan.convolution_scale, rounding(f"frontend.conv.{index}"))
+                conv.forward = rounded_convolution(conv, rounding(f"frontend.conv.{index}"), plan.convolution_scale)
     if plan.cache:
         for block in [*model.encoder.layers, *model.decoder.layers]:
             for name in ("attention", "self_attention", "cross_attention"):
                 if hasattr(block, name):
-                    _quantize_cache(getattr(block, name))
+                    round_cache(getattr(block, name))
 
 
-def _convolution(conv: nn.Conv1d, scale: str, quantize):
+def rounded_convolution(conv: nn.Conv1d, quantize, scale: str = "patch"):
+    """The forward function of `conv` with its input through `quantize`."""
+
     def forward(x):
         if scale != "patch":
             return nn.Conv1d.forward(conv, quantize(x, 1 if scale == "frame" else (1, 2)))
@@ -110,7 +128,30 @@ def _convolution(conv: nn.Conv1d, scale: str, quantize):
     return forward
 
 
-def _quantize_cache(attention) -> None:
+def round_cache(attention) -> None:
     """Keys and values as int8, one scale a head and frame; rounding what was rounded before changes nothing."""
     attend = attention.attend
     attention.attend = lambda query, key, value, **more: attend(query, fake_quantize(key), fake_quantize(value), **more)
+
+
+def round_attention(attention) -> None:
+    """Attention as the runtime's encoder computes it: queries, keys and values as int8, one scale a head and frame, and the probabilities
+    as int8, each times the scale of its value, beside the largest of them. Gradients pass the rounding of probabilities."""
+
+    def attend(query, key, value):
+        query, key, scale = fake_quantize(query), fake_quantize(key), value.abs().amax(-1, keepdim=True).clamp(min=2**-100) / 127
+        value = fake_quantize(value)
+        scores = query @ key.transpose(-1, -2) / math.sqrt(attention.head_width)
+        mixed = scores.softmax(-1) @ value
+        with torch.no_grad():
+            scale = scale.transpose(-1, -2)
+            exponents = scores * math.log2(math.e) + scale.log2()
+            exponents = exponents - exponents.amax(-1, keepdim=True)
+            whole = exponents.floor()
+            # The runtime's powers of two: right to 0.4 %.
+            powers = 1.5 * 84.25 * 2**whole * ((1 + exponents - whole).square() + 2) / 3
+            rounded = (powers.round() / scale) @ value / (powers / scale).sum(-1, keepdim=True)
+        mixed = mixed + (rounded - mixed).detach()
+        return attention.output(mixed.transpose(1, 2).flatten(-2))
+
+    attention.attend = attend

@@ -2,8 +2,8 @@
 
     [[weights]]
     match = "decoder.layers.*_attention.*"   # shell pattern over tensor names; "*" also crosses dots
-    bits = 8                                 # 8 (one scale an output), 4, or 32 (left in floats)
-    group = 32                               # with 4 bits: inputs that share a scale; 0: all of an output
+    bits = 8                                 # 8, 4, or 32 (left in floats); one scale an output
+    group = 32                               # with 4 bits: inputs that share a multiplier of the scale; 0: no multipliers
     sparsity = 0.25                          # share of blocks that are zero
     block = [16, 4]                          # outputs, inputs
 """
@@ -27,8 +27,10 @@ class Scheme:
     def highest(self) -> int:
         return (1 << (self.bits - 1)) - 1
 
-    def groups(self, inputs: int) -> int:
-        return -(-inputs // self.group) if self.group else 1
+    @property
+    def most(self) -> int:
+        """The largest multiplier."""
+        return 15
 
 
 class Rules:
@@ -37,8 +39,8 @@ class Rules:
         for entry in entries:
             values = {key: tuple(value) if key == "block" else value for key, value in entry.items() if key != "match"}
             scheme = Scheme(**values)
-            if scheme.bits not in (4, 8, 32) or scheme.group % 16:
-                raise SystemExit(f"rule {entry}: bits are 4, 8 or 32, a group is a multiple of 16")
+            if scheme.bits not in (4, 8, 32) or scheme.group % 16 or scheme.group and scheme.bits != 4:
+                raise SystemExit(f"rule {entry}: bits are 4, 8 or 32, a group (of 4 bits) is a multiple of 16")
             self.entries.append((entry["match"], scheme))
 
     def of(self, name: str) -> Scheme:

@@ -48,11 +48,15 @@ def read_audio(path: Path) -> numpy.ndarray:
     return (samples * 32768).round().clip(-32768, 32767).astype(numpy.int16)
 
 
-def read_folder(folder: Path, limit: int | None = None) -> list[Clip]:
-    """Clips of a folder with `manifest.jsonl`, or of all its audio files; no tokens."""
+def read_folder(folder: Path, limit: int | None = None, minutes: float | None = None) -> list[Clip]:
+    """Clips of a folder with `manifest.jsonl`, or of all its audio files; no tokens. With `minutes`, so much of a manifest, in random order."""
     manifest = folder / "manifest.jsonl"
     if manifest.is_file():
         lines = [json.loads(line) for line in manifest.read_text(encoding="utf-8").splitlines()]
+        if minutes is not None:
+            lines = [lines[index] for index in numpy.random.default_rng(0).permutation(len(lines))]
+            ends = numpy.cumsum([line["seconds"] for line in lines])
+            lines = lines[: int((ends < 60 * minutes).sum()) + 1]
         entries = [(folder / line["file"], line.get("text")) for line in lines]
     else:
         entries = [(path, None) for path in sorted(folder.rglob("*")) if path.suffix in AUDIO]

@@ -19,13 +19,12 @@ from pathlib import Path
 
 import numpy
 import torch
-from safetensors.torch import load_file
 from torch.nn import functional
 from tqdm import tqdm
 
 from augment import augment, nothing_said
 from checkpoint import read_checkpoint
-from model import Student
+from model import GRID, Student, student_config
 from moonshine import Moonshine
 from scheme import Rules
 from speech import Clip, audio_of, batches, load_clips, tokens_of
@@ -71,7 +70,9 @@ class Run:
         """Divergence a token, error of the encoder states, cross entropy of the teacher's tokens."""
         special = self.teacher.config["tokens"]
         tokens, counts = (x.to(self.device) for x in tokens_of(batch, special["begin"], special["end"]))
-        with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=self.settings.get("bf16", True)):
+        # Processors without instructions for it take nine times as long in bf16.
+        device = self.device.split(":")[0]
+        with torch.autocast(device, torch.bfloat16, enabled=self.settings.get("bf16", True) and device != "cpu"):
             with torch.no_grad():
                 known = self.teacher.encoder(self.teacher.frontend(audio))
                 wanted = self.teacher.decoder(tokens, self.teacher.decoder.start(known))[counts]
@@ -194,20 +195,19 @@ def make_student(config: dict, path: Path) -> Student:
     """The calibrated checkpoint as a student, its float copies leaning towards the teacher's weights."""
     start = HERE / "out" / config["start"]
     tensors, model_config, _ = read_checkpoint(start)
-    for stack, changes in config.get("model", {}).items():
-        model_config[stack] |= changes
-    student = Student(model_config)
+    student = Student(student_config(model_config, config))
+    grids = {name: torch.from_numpy(tensors.pop(name)) for name in list(tensors) if name.rsplit(".", 1)[1] in GRID}
     missing = student.load_state_dict({name: torch.from_numpy(values) for name, values in tensors.items()}, strict=False)
     if missing.unexpected_keys or any(".memory." not in name for name in missing.missing_keys):
         raise SystemExit(f"{start} does not fit the config: {missing}")
     if "share" in config:
         student.share(config["share"]["layers"], config["share"].get("residual_rank", 0))
-    scales = start / "scales.safetensors"
-    student.round_weights(Rules(config["weights"]), load_file(scales) if scales.is_file() else {})
+    rules = Rules(config["weights"])
+    student.round_weights(rules, grids)
     exact, _, _ = read_checkpoint(HERE / "out" / config["teacher"])
     student.start_from({name: torch.from_numpy(values) for name, values in exact.items()})
     if config["train"].get("round_inputs", True):
-        student.round_inputs()
+        student.round_inputs(rules)
     return student
 
 
