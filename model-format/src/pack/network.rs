@@ -134,15 +134,12 @@ impl Packer<'_> {
                 rows.extend((0..channels).map(|channel| output[channel * kernel + tap]));
             }
         }
-        // The waveform itself has far more range than int8 carries, so its kernel stays f32.
-        let stored = match channels {
-            1 => store_float(&name, &rows, outputs, inputs),
-            _ => {
-                let storage = self.options.storage(Role::Kernel, &prefix, &mut self.overridden)?;
-                let grid = self.grid(&prefix, storage.weights, [outputs, inputs])?;
-                storage.store(&name, &rows, outputs, inputs, grid.as_ref())?
-            }
+        let storage = match channels {
+            1 => self.options.waveform_storage(&prefix, &mut self.overridden)?,
+            _ => self.options.storage(Role::Kernel, &prefix, &mut self.overridden)?,
         };
+        let grid = self.grid(&prefix, storage.weights, [outputs, inputs])?;
+        let stored = storage.store(&name, &rows, outputs, inputs, grid.as_ref())?;
         self.put(&mut slots, Role::Kernel, Part::Weight, stored);
         self.bias(&mut slots, Role::Kernel, &prefix, outputs)?;
         match config.norm.as_deref() {

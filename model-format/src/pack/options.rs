@@ -90,7 +90,8 @@ impl Storage {
 /// How a checkpoint is packed.
 #[derive(Debug, Clone, Default)]
 pub struct PackOptions {
-    /// The matrices of encoder and decoder blocks and of convolutions over channels.
+    /// The matrices of encoder and decoder blocks and of convolutions; a convolution over the waveform, small as it is, never
+    /// gets fewer than eight bits.
     pub weights: Weights,
     /// The embedding, and the output matrix where it is one of its own.
     pub embedding: Weights,
@@ -109,8 +110,21 @@ impl PackOptions {
             Role::Embedding | Role::Vocabulary => Storage { weights: self.embedding, sparse: None },
             _ => Storage { weights: self.weights, sparse: self.sparse },
         };
-        let block = self.sparse.map_or(BlockShape::Outputs16Inputs4, |sparse| sparse.block);
-        self.overrides.storage(name, usual, block, used)
+        self.overrides.storage(name, usual, self.block(), used)
+    }
+
+    /// [`storage`](Self::storage) of the kernel of a convolution over the waveform.
+    pub(crate) fn waveform_storage(&self, name: &str, used: &mut [bool]) -> Result<Storage, PackError> {
+        let weights = match self.weights {
+            Weights::Int4 { .. } => Weights::Int8,
+            weights => weights,
+        };
+        self.overrides.storage(name, Storage { weights, sparse: None }, self.block(), used)
+    }
+
+    /// The shape of blocks where an override names none.
+    fn block(&self) -> BlockShape {
+        self.sparse.map_or(BlockShape::Outputs16Inputs4, |sparse| sparse.block)
     }
 }
 

@@ -20,7 +20,8 @@ pub fn packed(name: &str) -> Vec<u8> {
     packed_with(name, &PackOptions::default())
 }
 
-fn packed_with(name: &str, options: &PackOptions) -> Vec<u8> {
+/// The same, packed otherwise.
+pub fn packed_with(name: &str, options: &PackOptions) -> Vec<u8> {
     let checkpoint = Checkpoint::open(&fixture(name)).expect("the fixture is a checkpoint");
     pack_with(&checkpoint, options, &mut |_, _| ()).expect("the fixture packs").bytes
 }
