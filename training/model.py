@@ -198,7 +198,7 @@ class Student(Moonshine):
 
     @torch.no_grad()
     def start_from(self, exact: dict[str, torch.Tensor]) -> None:
-        """Moves the float copies as far towards the weights before rounding as the rounding does not notice."""
+        """Moves the float copies towards the weights before rounding, not so far that a small step would round them anew."""
         for name, module in self.matrices():
             if not parametrize.is_parametrized(module, "weight") or isinstance(module.parametrizations.weight[0], Pruned):
                 continue
@@ -207,7 +207,7 @@ class Student(Moonshine):
             steps = spread(rounding.steps(), copy[0].numel() // rounding.multipliers.shape[1], copy[0].numel())
             if copy.dim() == 3:
                 steps = steps.unflatten(1, (copy.shape[2], copy.shape[1])).transpose(1, 2)
-            copy.copy_(rounded + (exact[name].to(rounded) - rounded).clamp(-0.45 * steps, 0.45 * steps))
+            copy.copy_(rounded + (exact[name].to(rounded) - rounded).clamp(-0.25 * steps, 0.25 * steps))
 
     @torch.no_grad()
     def tensors(self) -> dict[str, torch.Tensor]:
