@@ -66,6 +66,8 @@ def pack_options(student, rules: Rules) -> str:
         block = "{}x{}".format(*scheme.block) if scheme.sparsity else "none"
         if scheme.bits == 32 and scheme.sparsity:
             entries.append(f'[[matrix]]\nname = "{name.removesuffix(".weight")}"\nblock = "{block}"\n')
+        elif scheme.bits == 32 and rules.names(name):
+            entries.append(f'[[matrix]]\nname = "{name.removesuffix(".weight")}"\nweights = "float"\n')
         if scheme.bits < 32:
             group = f"group = {scheme.group}\n" if scheme.group else ""
             entries.append(f'[[matrix]]\nname = "{name.removesuffix(".weight")}"\nweights = "int{scheme.bits}"\n{group}block = "{block}"\n')

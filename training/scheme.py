@@ -43,5 +43,9 @@ class Rules:
                 raise SystemExit(f"rule {entry}: bits are 4, 8 or 32, a group (of 4 bits) is a multiple of 16")
             self.entries.append((entry["match"], scheme))
 
+    def names(self, name: str) -> bool:
+        """Whether a rule is about this tensor; what none is about stays in floats while training and is packed as the packer likes."""
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern, _ in self.entries)
+
     def of(self, name: str) -> Scheme:
         return next((scheme for pattern, scheme in self.entries if fnmatch.fnmatchcase(name, pattern)), Scheme())
