@@ -5,7 +5,6 @@ its values lie on one (matrices that were published in 8 bits do), else the step
 Activations: symmetric int8, one scale a row, computed on the fly. The first convolution, norms and biases stay float.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -132,26 +131,3 @@ def round_cache(attention) -> None:
     """Keys and values as int8, one scale a head and frame; rounding what was rounded before changes nothing."""
     attend = attention.attend
     attention.attend = lambda query, key, value, **more: attend(query, fake_quantize(key), fake_quantize(value), **more)
-
-
-def round_attention(attention) -> None:
-    """Attention as the runtime's encoder computes it: queries, keys and values as int8, one scale a head and frame, and the probabilities
-    as int8, each times the scale of its value, beside the largest of them. Gradients pass the rounding of probabilities."""
-
-    def attend(query, key, value):
-        query, key, scale = fake_quantize(query), fake_quantize(key), value.abs().amax(-1, keepdim=True).clamp(min=2**-100) / 127
-        value = fake_quantize(value)
-        scores = query @ key.transpose(-1, -2) / math.sqrt(attention.head_width)
-        mixed = scores.softmax(-1) @ value
-        with torch.no_grad():
-            scale = scale.transpose(-1, -2)
-            exponents = scores * math.log2(math.e) + scale.log2()
-            exponents = exponents - exponents.amax(-1, keepdim=True)
-            whole = exponents.floor()
-            # The runtime's powers of two: right to 0.4 %.
-            powers = 1.5 * 84.25 * 2**whole * ((1 + exponents - whole).square() + 2) / 3
-            rounded = (powers.round() / scale) @ value / (powers / scale).sum(-1, keepdim=True)
-        mixed = mixed + (rounded - mixed).detach()
-        return attention.output(mixed.transpose(1, 2).flatten(-2))
-
-    attention.attend = attend
