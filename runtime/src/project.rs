@@ -106,21 +106,8 @@ impl<'a> Input<'a> {
                 kernels.matmul_f32(source, rows, inputs, outputs, values, added, out, outputs)?;
             }
         }
-        if split { self.join(bias, out, outputs) } else { Ok(()) }
-    }
-
-    /// Adds the two rows that stand for each row of the input, and the bias.
-    fn join(&self, bias: Option<&[f32]>, out: &mut [f32], outputs: usize) -> Result<(), Error> {
-        for row in 0..self.rows {
-            let (whole, rest) = part_mut(out, 2 * row * outputs, 2 * outputs)?.split_at_mut(outputs);
-            self.kernels.add(whole, rest)?;
-            if let Some(bias) = bias {
-                self.kernels.add(whole, bias)?;
-            }
-            if row > 0 {
-                let start = 2 * row * outputs;
-                out.copy_within(start..start + outputs, row * outputs);
-            }
+        if split {
+            kernels.join_rows(out, self.rows, outputs, bias)?;
         }
         Ok(())
     }

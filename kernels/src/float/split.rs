@@ -67,7 +67,80 @@ fn without_rounded<L: Lanes>(lanes: L, values: L::F, step: L::F, inverse: L::F) 
     lanes.fnma(rounded, step, values)
 }
 
+/// Checked: `values` is `[2 rows, outputs]`, `outputs` is not zero, and a bias has as many values.
+struct Join<'a> {
+    values: &'a mut [f32],
+    outputs: usize,
+    bias: Option<&'a [f32]>,
+}
+
+impl Operation for Join<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes, const TILE: usize, const DIMS: usize>(self, lanes: L) {
+        let outputs = self.outputs;
+        let (first, _) = self.values.split_at_mut(2 * outputs);
+        let (whole, rest) = first.split_at_mut(outputs);
+        // A sum that is there already: the first row is its own result.
+        add_both(lanes, &[], rest, self.bias, whole);
+        for row in 1..self.values.len() / (2 * outputs) {
+            let (joined, pair) = self.values.split_at_mut(2 * row * outputs);
+            let (whole, rest) = pair.split_at(outputs);
+            if let Some(out) = joined.get_mut(row * outputs..(row + 1) * outputs) {
+                add_both(lanes, whole, rest.get(..outputs).unwrap_or(&[]), self.bias, out);
+            }
+        }
+    }
+}
+
+/// `out = whole + rest + bias`; `out` itself is the whole where `whole` is empty. All have one length.
+#[inline(always)]
+fn add_both<L: Lanes>(lanes: L, whole: &[f32], rest: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+    let (outs, out_tail) = out.as_chunks_mut::<LANES>();
+    let (rests, rest_tail) = rest.as_chunks::<LANES>();
+    let (wholes, whole_tail) = whole.as_chunks::<LANES>();
+    let (biases, bias_tail) = bias.unwrap_or(&[]).as_chunks::<LANES>();
+    for (index, (out, rest)) in outs.iter_mut().zip(rests).enumerate() {
+        let whole = lanes.load(wholes.get(index).unwrap_or(out));
+        let sum = lanes.add(whole, lanes.load(rest));
+        let sum = match biases.get(index) {
+            Some(bias) => lanes.add(sum, lanes.load(bias)),
+            None => sum,
+        };
+        lanes.store(sum, out);
+    }
+    for (index, (out, rest)) in out_tail.iter_mut().zip(rest_tail).enumerate() {
+        let sum = whole_tail.get(index).unwrap_or(out) + rest;
+        *out = bias_tail.get(index).map_or(sum, |bias| sum + bias);
+    }
+}
+
 impl Kernels {
+    /// Adds the two products that stand for each of `rows` rows after [`split_rows`](Self::split_rows), and `bias`: row `r` of the
+    /// result is `values[2 r] + values[2 r + 1] + bias`, all rows of `outputs` values from the beginning on.
+    ///
+    /// # Errors
+    /// When a slice is too short, or `outputs` is zero.
+    pub fn join_rows(
+        self,
+        values: &mut [f32],
+        rows: usize,
+        outputs: usize,
+        bias: Option<&[f32]>,
+    ) -> Result<(), KernelError> {
+        KernelError::check_range("outputs", outputs, 1, usize::MAX / 2)?;
+        let needed = rows.checked_mul(2 * outputs).ok_or(KernelError::TooLarge)?;
+        let given = values.len();
+        let too_short = KernelError::TooShort { name: "values", needed, given };
+        let values = values.get_mut(..needed).ok_or(too_short)?;
+        let bias = bias.map(|bias| KernelError::prefix("bias", bias, outputs)).transpose()?;
+        if rows > 0 {
+            self.run(Join { values, outputs, bias });
+        }
+        Ok(())
+    }
+
     /// Writes each of `rows` rows of `inputs` values twice: as it is, and as what
     /// [`quantize_rows`](Self::quantize_rows) loses of it. Quantized, multiplied and added, the two rows carry sixteen
     /// bits: `out` is `[2 rows, inputs]`.

@@ -267,3 +267,35 @@ fn split_rows_add_up_and_the_rest_is_what_int8_loses() {
     assert_eq!(Kernels::detect().split_rows(rows, 1, 3, &mut out), Ok(()));
     assert_eq!(out[3..], [0.0; 3]);
 }
+
+#[test]
+fn joined_rows_are_sums_of_pairs() {
+    let mut random = Random(10);
+    for outputs in [1, 15, 16, 17, 288] {
+        for rows in [1, 2, 5] {
+            let (products, bias) = (random.floats(2 * rows * outputs + 1), random.floats(outputs));
+            for bias in [None, Some(bias.as_slice())] {
+                same_bits("join_rows", |kernels| {
+                    let mut values = products.clone();
+                    assert_eq!(kernels.join_rows(&mut values, rows, outputs, bias), Ok(()));
+                    for row in 0..rows {
+                        for output in 0..outputs {
+                            let place = 2 * row * outputs + output;
+                            let sum = products[place] + products[place + outputs];
+                            let sum = bias.map_or(sum, |bias| sum + bias[output]);
+                            assert_eq!(values[row * outputs + output], sum, "{rows} {outputs}");
+                        }
+                    }
+                    assert_eq!(values.last(), products.last(), "written beyond the rows");
+                    values.truncate(rows * outputs);
+                    values
+                });
+            }
+        }
+    }
+    let kernels = Kernels::detect();
+    assert!(kernels.join_rows(&mut [0.0; 11], 2, 3, None).is_err());
+    assert!(kernels.join_rows(&mut [0.0; 12], 2, 3, Some(&[0.0; 2])).is_err());
+    assert!(kernels.join_rows(&mut [0.0; 12], 2, 0, None).is_err());
+    assert!(kernels.join_rows(&mut [], 0, 3, None).is_ok());
+}
