@@ -168,10 +168,11 @@ impl Frontend<'_, '_, '_> {
         let statistics = self.statistics.get(index).copied().flatten();
         if let (Some(norm), Some(statistics)) = (convolution.group_norm, statistics) {
             for frame in result.chunks_exact_mut(outputs) {
-                for (channel, value) in frame.iter_mut().enumerate() {
-                    let weight = norm.weight.get(channel).copied().unwrap_or(1.0);
-                    let bias = norm.bias.and_then(|bias| bias.get(channel)).copied().unwrap_or(0.0);
-                    *value = (*value - statistics.mean) * statistics.scale * weight + bias;
+                for (value, weight) in frame.iter_mut().zip(norm.weight) {
+                    *value = (*value - statistics.mean) * statistics.scale * weight;
+                }
+                for (value, bias) in frame.iter_mut().zip(norm.bias.unwrap_or(&[])) {
+                    *value += bias;
                 }
             }
         }
@@ -181,10 +182,11 @@ impl Frontend<'_, '_, '_> {
     /// Samples `first .. first + count` as floats, zero beyond the end.
     fn fill_samples(&mut self, first: usize, count: usize) -> Result<(), Error> {
         let there = self.samples.get(first..).unwrap_or(&[]);
-        let out = prefix_mut(self.buffers.samples, count)?;
-        for (i, value) in out.iter_mut().enumerate() {
-            *value = there.get(i).map_or(0.0, |&sample| f32::from(sample) / 32768.0);
+        let (within, beyond) = prefix_mut(self.buffers.samples, count)?.split_at_mut(count.min(there.len()));
+        for (value, sample) in within.iter_mut().zip(there) {
+            *value = f32::from(*sample) / 32768.0;
         }
+        beyond.fill(0.0);
         Ok(())
     }
 }
