@@ -12,9 +12,12 @@ use crate::project::{Input, Rounding, part, part_mut, prefix, prefix_mut, result
 use crate::region::buffers;
 use crate::residual::Need;
 use crate::sinusoids;
-use crate::sizes::{ROWS, Sizes};
+use crate::sizes::{ROWS, Sizes, encoder_is_float, frame_capacity};
 use core::ops::Range;
-use kinglet_kernels::{AttentionShape, Kernels, Rows, attend_scratch};
+use kinglet_kernels::{
+    AttentionShape, FrameCache, FrameCacheMut, Kernels, Rows, frame_cache_bytes, frame_cache_scales,
+    frame_scratch_bytes,
+};
 use kinglet_model_format::{
     ActivationBits, ChunkConfig, EncoderBlock, FeedForward, Model, Norm, StackConfig,
 };
@@ -25,14 +28,23 @@ const QUERIES: usize = 16;
 buffers! {
     /// Working memory of the encoder.
     EncoderBuffers(sizes: Sizes) phase "encoder" {
-        /// `[caches][frames, attention width]`, each with room for the rows of a product at sixteen bits.
-        keys: [f32; sizes.encoder_cache_values()],
-        /// The same.
-        values: [f32; sizes.encoder_cache_values()],
+        /// `[caches][frames, attention width]`, each with room for the rows of a product at sixteen bits; where they are kept as
+        /// int8, `[ROWS, attention width]`.
+        keys: [f32; sizes.encoder_float_keys()],
+        /// The same; all frames where there is a memory.
+        values: [f32; sizes.encoder_float_values()],
+        /// `[caches]` of the keys of a [`FrameCache`], where they are kept as int8.
+        key_bytes: [i8; sizes.encoder_bytes()],
+        /// `[caches]` of its values.
+        value_bytes: [i8; sizes.encoder_bytes()],
+        /// `[caches]` of its scales.
+        frame_scales: [f32; frame_cache_scales(sizes.encoder_heads, sizes.encoder_capacity()) * sizes.encoder_caches],
         /// Sinusoidal positions, `[inputs / 2]`, where the encoder has them.
         sinusoids: [Angle; sizes.encoder_sinusoids],
         /// Scores of one head for 16 queries, and those queries.
-        scores: [f32; attend_scratch(sizes.frames, sizes.encoder_head)],
+        scores: [f32; sizes.encoder_scores()],
+        /// Probabilities of one head for 16 queries, where they are int8.
+        probabilities: [i8; if sizes.encoder_is_float { 0 } else { frame_scratch_bytes(sizes.frames) }],
         /// `[ROWS, width]`.
         normed: [f32; ROWS * sizes.encoder_rows * sizes.encoder_state().max(sizes.encoder_attention)],
         /// `[ROWS, attention width]`.
@@ -117,7 +129,8 @@ pub(crate) fn run(
     mut buffers: EncoderBuffers<'_>,
 ) -> Result<(), Error> {
     let config = model.config().encoder;
-    let mut encoder = Encoder { kernels, config, rotary, capacity: frames, buffers: &mut buffers };
+    let is_float = encoder_is_float(model);
+    let mut encoder = Encoder { kernels, config, rotary, capacity: frames, is_float, buffers: &mut buffers };
     encoder.start();
     encoder.add_positions(prefix_mut(states, frames * model.encoder_inputs())?);
     let window = Window { position: 0, history: 0, frames, chunk: config.chunk, cache: 0 };
@@ -134,6 +147,8 @@ pub(crate) struct Encoder<'a, 'b> {
     pub(crate) rotary: RotaryTables<'a>,
     /// Frames of a cache.
     pub(crate) capacity: usize,
+    /// Whether keys and values are floats in attention, and not int8.
+    pub(crate) is_float: bool,
     pub(crate) buffers: &'a mut EncoderBuffers<'b>,
 }
 
@@ -176,8 +191,21 @@ impl Encoder<'_, '_> {
     ) -> Result<(), Error> {
         let (kernels, config) = (self.kernels, self.config);
         let (width, inner) = (block.inputs, config.attention_width());
-        let start = self.cache_start(window);
-        let EncoderBuffers { keys, values, normed, split, rows, row_scales, room, .. } = &mut *self.buffers;
+        let (key_start, value_start) = (self.key_start(window.cache), self.value_start(window.cache));
+        let (is_float, capacity) = (self.is_float, frame_capacity(self.capacity));
+        let EncoderBuffers {
+            keys,
+            values,
+            key_bytes,
+            value_bytes,
+            frame_scales,
+            normed,
+            split,
+            rows,
+            row_scales,
+            room,
+            ..
+        } = &mut *self.buffers;
         let mut rounding = Rounding { split, rows, scales: row_scales, room };
         for first in (0..window.frames).step_by(ROWS) {
             let count = ROWS.min(window.frames - first);
@@ -191,21 +219,37 @@ impl Encoder<'_, '_> {
                 width,
                 &mut rounding,
             )?;
-            let place = start + (window.history + first) * inner;
+            let frame = window.history + first;
             let room = count * result_rows(block.bits) * inner;
-            let keys = part_mut(keys, place, room)?;
+            let keys = part_mut(keys, key_start.map_or(0, |start| start + frame * inner), room)?;
             input.times(&block.attention.key, keys)?;
-            input.times(&block.attention.value, part_mut(values, place, room)?)?;
+            let values = part_mut(values, value_start.map_or(0, |start| start + frame * inner), room)?;
+            input.times(&block.attention.value, values)?;
             for (i, row) in keys.chunks_exact_mut(inner).take(count).enumerate() {
                 self.rotary.turn(kernels, &config, first + i, row)?;
+            }
+            if !is_float {
+                let cache = cache_mut(key_bytes, value_bytes, frame_scales, &config, capacity, window.cache)?;
+                let (keys, values) = (Rows { values: keys, stride: inner }, Rows { values, stride: inner });
+                kernels.keep_frames(&attention_shape(&config), keys, values, count, frame, cache)?;
             }
         }
         Ok(())
     }
 
-    /// Where the cache of a window begins.
-    fn cache_start(&self, window: Window) -> usize {
-        window.cache * (self.capacity + ROWS) * self.config.attention_width()
+    /// Where the floats of a cache begin.
+    fn cache_start(&self, cache: usize) -> usize {
+        cache * (self.capacity + ROWS) * self.config.attention_width()
+    }
+
+    /// Where the keys of a cache begin, where they are kept as floats.
+    fn key_start(&self, cache: usize) -> Option<usize> {
+        self.is_float.then(|| self.cache_start(cache))
+    }
+
+    /// The same of the values, which a memory needs as floats too.
+    fn value_start(&self, cache: usize) -> Option<usize> {
+        (self.is_float || self.config.memory.is_some()).then(|| self.cache_start(cache))
     }
 
     fn attention(
@@ -219,9 +263,24 @@ impl Encoder<'_, '_> {
         let (kernels, config) = (self.kernels, self.config);
         let (inputs, width, inner) = (block.inputs, config.width, config.attention_width());
         let cached = (window.history + window.frames) * inner;
-        let start = self.cache_start(window);
-        let EncoderBuffers { keys, values, scores, normed, queries, split, rows, row_scales, room, .. } =
-            &mut *self.buffers;
+        let start = self.cache_start(window.cache);
+        let (is_float, capacity) = (self.is_float, frame_capacity(self.capacity));
+        let EncoderBuffers {
+            keys,
+            values,
+            key_bytes,
+            value_bytes,
+            frame_scales,
+            scores,
+            probabilities,
+            normed,
+            queries,
+            split,
+            rows,
+            row_scales,
+            room,
+            ..
+        } = &mut *self.buffers;
         let mut rounding = Rounding { split, rows, scales: row_scales, room };
         let source = part(states, first * inputs, count * inputs)?;
         norm_rows(kernels, &block.attention_norm, &config, source, count, normed)?;
@@ -238,15 +297,26 @@ impl Encoder<'_, '_> {
             self.rotary.turn(kernels, &config, first + i, row)?;
         }
         let shape = attention_shape(&config);
-        let keys = Rows { values: part(keys, start, cached)?, stride: inner };
-        let values = Rows { values: part(values, start, cached)?, stride: inner };
         let mut row = 0;
         while row < count {
             let (seen, end) = window.visible(first + row);
             let step = QUERIES.min(count - row).min(end.saturating_sub(first + row)).max(1);
             let query = Rows { values: part(queries, row * inner, step * inner)?, stride: inner };
             let out = part_mut(normed, row * inner, step * inner)?;
-            kernels.attend(&shape, query, step, keys, values, seen, scores, out, inner)?;
+            if is_float {
+                let keys = Rows { values: part(keys, start, cached)?, stride: inner };
+                let values = Rows { values: part(values, start, cached)?, stride: inner };
+                kernels.attend(&shape, query, step, keys, values, seen, scores, out, inner)?;
+            } else {
+                let CacheParts { keys, values, scales } = cache_parts(&config, capacity, window.cache);
+                let cache = FrameCache {
+                    keys: part(key_bytes, keys.start, keys.len())?,
+                    values: part(value_bytes, values.start, values.len())?,
+                    scales: part(frame_scales, scales.start, scales.len())?,
+                    capacity,
+                };
+                kernels.attend_frames(&shape, query, step, cache, seen, scores, probabilities, out, inner)?;
+            }
             row += step;
         }
         let input = Input::new(
@@ -259,6 +329,7 @@ impl Encoder<'_, '_> {
         )?;
         input.times(&block.attention.output, queries)?;
         if let Some(memory) = &block.memory {
+            let values = Rows { values: part(values, start, cached)?, stride: inner };
             let mut row = 0;
             while row < count {
                 let (seen, end) = window.visible(first + row);
@@ -296,13 +367,20 @@ impl Encoder<'_, '_> {
         Ok(())
     }
 
-    /// Forgets all but the last `kept` of the `cached` frames of a cache.
-    pub(crate) fn keep_last(&mut self, cache: usize, cached: usize, kept: usize) -> Result<(), Error> {
-        let inner = self.config.attention_width();
-        let start = cache * (self.capacity + ROWS) * inner;
-        let first = cached.saturating_sub(kept) * inner;
-        for frames in [&mut *self.buffers.keys, &mut *self.buffers.values] {
-            part_mut(frames, start, cached * inner)?.copy_within(first.., 0);
+    /// Forgets the first `dropped` of the `cached` frames of a cache: a multiple of [`KEPT_STEP`](crate::sizes::KEPT_STEP).
+    pub(crate) fn drop_frames(&mut self, cache: usize, cached: usize, dropped: usize) -> Result<(), Error> {
+        let (config, inner) = (self.config, self.config.attention_width());
+        let capacity = frame_capacity(self.capacity);
+        let starts = [self.key_start(cache), self.value_start(cache)];
+        let EncoderBuffers { keys, values, key_bytes, value_bytes, frame_scales, .. } = &mut *self.buffers;
+        for (frames, start) in [&mut **keys, &mut **values].into_iter().zip(starts) {
+            if let Some(start) = start {
+                part_mut(frames, start, cached * inner)?.copy_within(dropped * inner.., 0);
+            }
+        }
+        if !self.is_float {
+            let mut cache = cache_mut(key_bytes, value_bytes, frame_scales, &config, capacity, cache)?;
+            cache.drop_frames(&attention_shape(&config), dropped)?;
         }
         Ok(())
     }
@@ -317,6 +395,37 @@ impl Encoder<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// Where the parts of an int8 cache are.
+struct CacheParts {
+    keys: Range<usize>,
+    values: Range<usize>,
+    scales: Range<usize>,
+}
+
+fn cache_parts(config: &StackConfig, capacity: usize, cache: usize) -> CacheParts {
+    let bytes = frame_cache_bytes(config.heads, config.head_width, capacity);
+    let scales = frame_cache_scales(config.heads, capacity);
+    let part = |length: usize| cache * length..(cache + 1) * length;
+    CacheParts { keys: part(bytes), values: part(bytes), scales: part(scales) }
+}
+
+fn cache_mut<'a>(
+    keys: &'a mut [i8],
+    values: &'a mut [i8],
+    scales: &'a mut [f32],
+    config: &StackConfig,
+    capacity: usize,
+    cache: usize,
+) -> Result<FrameCacheMut<'a>, Error> {
+    let parts = cache_parts(config, capacity, cache);
+    Ok(FrameCacheMut {
+        keys: part_mut(keys, parts.keys.start, parts.keys.len())?,
+        values: part_mut(values, parts.values.start, parts.values.len())?,
+        scales: part_mut(scales, parts.scales.start, parts.scales.len())?,
+        capacity,
+    })
 }
 
 /// The shape of a stack's attention, with the usual scale.

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::project::{part, part_mut, prefix_mut};
 use crate::region::{ALIGNMENT, Buffer, Region, buffers};
 use crate::rotary;
-use crate::sizes::Sizes;
+use crate::sizes::{KEPT_STEP, Sizes, encoder_is_float};
 use kinglet_kernels::Kernels;
 use kinglet_model_format::{ChunkConfig, Model};
 
@@ -36,13 +36,17 @@ pub struct EncoderStream<'m, 'r> {
     model: Model<'m>,
     kernels: Kernels,
     chunk: ChunkConfig,
-    /// Frames of a cache, and how many of them are kept from one chunk to the next.
+    /// Frames of a cache, and how many of them are needed from one chunk to the next.
     capacity: usize,
     kept: usize,
+    /// Whether the encoder attends in floats.
+    is_float: bool,
     stream: StreamBuffers<'r>,
     buffers: EncoderBuffers<'r>,
     /// Frames of the utterance before the chunk that is being filled.
     position: usize,
+    /// Frames before it that the caches still hold.
+    history: usize,
     /// Frames in that chunk.
     pending: usize,
 }
@@ -84,9 +88,20 @@ impl<'m, 'r> EncoderStream<'m, 'r> {
         let mut region = Region::new(region);
         let stream = StreamBuffers::carve(region.take_bytes(StreamBuffers::bytes(&sizes))?, &sizes)?;
         let buffers = EncoderBuffers::carve(region.take_bytes(EncoderBuffers::bytes(&sizes))?, &sizes)?;
-        let (capacity, kept) = (sizes.frames, sizes.frames - chunk.frames);
-        let (position, pending) = (0, 0);
-        let mut stream = Self { model, kernels, chunk, capacity, kept, stream, buffers, position, pending };
+        let capacity = sizes.frames;
+        let mut stream = Self {
+            model,
+            kernels,
+            chunk,
+            capacity,
+            kept: capacity - chunk.frames - (KEPT_STEP - 1),
+            is_float: encoder_is_float(&model),
+            stream,
+            buffers,
+            position: 0,
+            history: 0,
+            pending: 0,
+        };
         stream.reset();
         Ok(stream)
     }
@@ -96,7 +111,7 @@ impl<'m, 'r> EncoderStream<'m, 'r> {
         let config = self.model.config().encoder;
         rotary::start(config.rotary_base, config.rotary_width, self.stream.angles);
         self.encoder().start();
-        (self.position, self.pending) = (0, 0);
+        (self.position, self.history, self.pending) = (0, 0, 0);
     }
 
     /// Takes frames of the frontend's output, `[frames, inputs]`, and calls `each` with the states
@@ -142,24 +157,27 @@ impl<'m, 'r> EncoderStream<'m, 'r> {
             config: self.model.config().encoder,
             rotary: RotaryTables { cosines: self.stream.cosines, sines: self.stream.sines },
             capacity: self.capacity,
+            is_float: self.is_float,
             buffers: &mut self.buffers,
         }
     }
 
     /// Takes the frames that are there through all blocks.
     fn encode(&mut self, each: &mut dyn FnMut(&[f32])) -> Result<(), Error> {
-        let (model, frames, kept) = (self.model, self.pending, self.kept);
+        let (model, frames, history) = (self.model, self.pending, self.history);
         let config = model.config().encoder;
         let StreamBuffers { cosines, sines, angles, .. } = &mut self.stream;
         rotary::fill_on(angles, cosines, sines);
-        let history = self.position.min(kept);
+        // The caches move by whole groups of frames, so they may keep a few more than are needed.
+        let dropped = (history + frames).saturating_sub(self.kept) / KEPT_STEP * KEPT_STEP;
         let states = core::mem::take(&mut self.stream.states);
         let window = Window { position: self.position, history, frames, chunk: config.chunk, cache: 0 };
-        let encoded = encode_chunk(&mut self.encoder(), &model, window, kept, states);
+        let encoded = encode_chunk(&mut self.encoder(), &model, window, dropped, states);
         self.stream.states = states;
         encoded?;
         each(part(self.stream.states, 0, frames * config.width)?);
         self.position += frames;
+        self.history = history + frames - dropped;
         self.pending = 0;
         Ok(())
     }
@@ -169,13 +187,13 @@ fn encode_chunk(
     encoder: &mut Encoder<'_, '_>,
     model: &Model<'_>,
     window: Window,
-    kept: usize,
+    dropped: usize,
     states: &mut [f32],
 ) -> Result<(), Error> {
     encoder.add_positions(prefix_mut(states, window.frames * model.encoder_inputs())?);
     for (cache, block) in model.encoder_blocks().enumerate() {
         encoder.block(&block, Window { cache, ..window }, states)?;
-        encoder.keep_last(cache, window.history + window.frames, kept)?;
+        encoder.drop_frames(cache, window.history + window.frames, dropped)?;
     }
     encoder
         .final_norm(&model.encoder_norm(), prefix_mut(states, window.frames * model.config().encoder.width)?)

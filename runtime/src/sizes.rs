@@ -6,7 +6,7 @@ use crate::filter_bank;
 use crate::project::result_rows;
 use crate::residual::largest_rank;
 use crate::sinusoids;
-use kinglet_kernels::Kernels;
+use kinglet_kernels::{Kernels, attend_scratch, frame_cache_bytes, frame_scratch};
 use kinglet_model_format::{
     Activation, ActivationBits, ChunkConfig, Convolution, FilterBankConfig, FrontendKind, LayerKind, Matrix,
     Model, TensorKind,
@@ -16,6 +16,8 @@ use kinglet_model_format::{
 pub(crate) const FRONTEND_FRAMES: usize = 32;
 /// Rows that go through a matrix together, so that a weight that is read once serves them all.
 pub(crate) const ROWS: usize = 32;
+/// Frames that a stream drops from its caches at a time.
+pub(crate) const KEPT_STEP: usize = 4;
 /// Most hypotheses of a beam.
 pub(crate) const MAX_BEAM: usize = 8;
 /// Tokens allowed for an utterance of no length: a short word and the end.
@@ -81,7 +83,12 @@ pub(crate) struct Sizes {
     pub(crate) chunk_frames: usize,
     pub(crate) encoder_attention: usize,
     pub(crate) encoder_feed_forward: usize,
+    pub(crate) encoder_heads: usize,
     pub(crate) encoder_head: usize,
+    /// Whether keys and values are floats in its attention, and not int8.
+    pub(crate) encoder_is_float: bool,
+    /// Whether it has memories, which take the values as floats.
+    pub(crate) encoder_memory: bool,
     /// Rows that stand for one row of the encoder's matrix inputs, at most: 1 or 2.
     pub(crate) encoder_rows: usize,
     /// Largest rank of what an encoder block adds to a shared matrix; zero where none does.
@@ -161,7 +168,10 @@ impl Sizes {
             encoder_sinusoids: sinusoids::count(&config.encoder, model.encoder_inputs()),
             encoder_attention: config.encoder.attention_width(),
             encoder_feed_forward: config.encoder.feed_forward,
+            encoder_heads: config.encoder.heads,
             encoder_head: config.encoder.head_width,
+            encoder_is_float: encoder_is_float(model),
+            encoder_memory: config.encoder.memory.is_some(),
             encoder_rows: block_rows(
                 model.encoder_blocks().map(|block| (block.bits, block.feed_forward.down_bits)),
             ),
@@ -210,12 +220,46 @@ impl Sizes {
         let look_back = config.memory.map_or(0, |memory| memory.look_back());
         let kept = (left * frames).max(look_back);
         let sizes = Self::of(model, &Limits::default())?;
-        Ok(Self { frames: kept + frames, encoder_caches: config.layers, ..sizes })
+        Ok(Self { frames: kept + KEPT_STEP - 1 + frames, encoder_caches: config.layers, ..sizes })
     }
 
-    /// Keys, or values, that the encoder keeps.
-    pub(crate) fn encoder_cache_values(&self) -> usize {
+    /// Keys of the encoder as floats: of all frames, or only of those that are about to become int8.
+    pub(crate) fn encoder_float_keys(&self) -> usize {
+        if self.encoder_is_float { self.encoder_floats() } else { self.encoder_pass() }
+    }
+
+    /// Values, likewise; a memory needs them all.
+    pub(crate) fn encoder_float_values(&self) -> usize {
+        let all = self.encoder_is_float || self.encoder_memory;
+        if all { self.encoder_floats() } else { self.encoder_pass() }
+    }
+
+    fn encoder_floats(&self) -> usize {
         (self.frames + ROWS).saturating_mul(self.encoder_attention).saturating_mul(self.encoder_caches)
+    }
+
+    fn encoder_pass(&self) -> usize {
+        ROWS * self.encoder_rows * self.encoder_attention
+    }
+
+    /// Frames that a cache of the encoder holds as int8; none where they are floats.
+    pub(crate) fn encoder_capacity(&self) -> usize {
+        if self.encoder_is_float { 0 } else { frame_capacity(self.frames) }
+    }
+
+    /// Bytes of the keys, or the values, that the encoder keeps as int8.
+    pub(crate) fn encoder_bytes(&self) -> usize {
+        let capacity = self.encoder_capacity();
+        frame_cache_bytes(self.encoder_heads, self.encoder_head, capacity).saturating_mul(self.encoder_caches)
+    }
+
+    /// Floats that attention works with.
+    pub(crate) fn encoder_scores(&self) -> usize {
+        if self.encoder_is_float {
+            attend_scratch(self.frames, self.encoder_head)
+        } else {
+            frame_scratch(self.frames)
+        }
     }
 
     /// Values a frame that the encoder's states need: what comes in or what goes out, whichever is more.
@@ -293,6 +337,18 @@ impl Sizes {
         }
         self.step_samples = frames;
     }
+}
+
+/// Whether an encoder attends in floats: one whose matrices are floats, or whose activations have sixteen bits.
+pub(crate) fn encoder_is_float(model: &Model<'_>) -> bool {
+    model.encoder_blocks().any(|block| {
+        block.bits == ActivationBits::Sixteen || matches!(block.attention.key.weight, Matrix::Float(_))
+    })
+}
+
+/// Columns of an int8 cache for `frames` frames.
+pub(crate) fn frame_capacity(frames: usize) -> usize {
+    frames.next_multiple_of(16)
 }
 
 /// Encoder frames of `samples` samples; none where the frontend sees more than there are.

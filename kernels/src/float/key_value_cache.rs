@@ -164,7 +164,7 @@ pub(super) fn quantization(largest: f32, limit: f32) -> (f32, f32) {
 
 /// The nearest integers; 0 for what is no number of int8.
 #[inline(always)]
-fn to_bytes<L: Lanes>(lanes: L, scaled: L::F) -> [i8; LANES] {
+pub(super) fn to_bytes<L: Lanes>(lanes: L, scaled: L::F) -> [i8; LANES] {
     let inside = lanes.where_less(lanes.abs(scaled), lanes.splat(127.25), scaled, lanes.splat(0.0));
     lanes.to_bytes(inside)
 }

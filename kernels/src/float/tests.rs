@@ -5,6 +5,7 @@ extern crate std;
 mod accuracy;
 mod attention;
 mod cache;
+mod frames;
 mod identity;
 mod time_convolution;
 

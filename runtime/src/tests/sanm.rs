@@ -10,7 +10,7 @@ use crate::cross_cache::{self, CrossBuffers};
 use crate::decoder::{Decoder, DecoderBuffers, StepInput};
 use crate::encoder::{Encoder, EncoderBuffers, RotaryTables, Window};
 use crate::search::{Prefix, Search, SearchBuffers};
-use crate::sizes::Sizes;
+use crate::sizes::{Sizes, encoder_is_float};
 use kinglet_kernels::Kernels;
 use kinglet_model_format::Model;
 use kinglet_model_format::pack::{PackOptions, Weights};
@@ -66,7 +66,14 @@ fn encode(
     states[..features.len()].copy_from_slice(&features);
     let mut room = memory(EncoderBuffers::bytes(sizes));
     let mut buffers = EncoderBuffers::carve(room.bytes_mut(), sizes).expect("encoder buffers");
-    let mut encoder = Encoder { kernels, config, rotary: NO_TABLES, capacity: frames, buffers: &mut buffers };
+    let mut encoder = Encoder {
+        kernels,
+        config,
+        rotary: NO_TABLES,
+        capacity: frames,
+        is_float: encoder_is_float(model),
+        buffers: &mut buffers,
+    };
     encoder.start();
     encoder.add_positions(&mut states[..features.len()]);
     let window = Window { position: 0, history: 0, frames, chunk: config.chunk, cache: 0 };

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::{LANES, Lanes, Operation};
+use super::{LANES, Lanes, Operation, QUADS};
 
 /// Exists only where AVX2 and FMA do: [`run`] makes it.
 #[derive(Clone, Copy)]
@@ -186,6 +186,11 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn mul_quad<const LANE: i32>(self, a: Vectors, quad: [f32; 4]) -> Vectors {
+        self.mul(a, self.splat(quad[LANE as usize]))
+    }
+
+    #[inline(always)]
     fn splat_words(self, value: i16) -> [__m256i; 2] {
         [avx2!(_mm256_set1_epi32(i32::from(value.cast_unsigned()))); 2]
     }
@@ -244,5 +249,66 @@ impl Lanes for Avx2 {
             _mm256_storeu_si256(lanes.as_mut_ptr().add(8).cast(), sums[1]);
         }
         lanes.into_iter().map(i64::from).sum()
+    }
+
+    #[inline(always)]
+    fn power_parts(self, biased: Vectors) -> (Vectors, Vectors, Vectors) {
+        let scaled = self.mul(biased, self.splat(8_388_608.0));
+        // The maximum is 0 where the first operand is NaN.
+        let zero = self.splat(0.0);
+        let positive = each!(_mm256_max_ps(scaled, zero));
+        let bits = each!(_mm256_cvttps_epi32(positive));
+        let mask = |mask: u32| [avx2!(_mm256_set1_epi32(mask.cast_signed())); 2];
+        let (whole, part, half) = (mask(0xff80_0000), mask(0x007f_ffff), mask(0x3f00_0000));
+        let power = each!(_mm256_and_si256(bits, whole));
+        let part = each!(_mm256_and_si256(bits, part));
+        let part = each!(_mm256_or_si256(part, half));
+        (
+            each!(_mm256_castsi256_ps(power)),
+            each!(_mm256_castsi256_ps(part)),
+            each!(_mm256_castsi256_ps(bits)),
+        )
+    }
+
+    #[inline(always)]
+    fn to_quads(self, vectors: [Vectors; 4]) -> [i8; QUADS] {
+        let low = [avx2!(_mm256_set1_epi32(0xff)); 2];
+        let [first, second, third, fourth] = vectors.map(|vector| each!(_mm256_cvtps_epi32(vector)));
+        let (first, second) = (each!(_mm256_and_si256(first, low)), each!(_mm256_and_si256(second, low)));
+        let (third, second) = (each!(_mm256_and_si256(third, low)), each!(_mm256_slli_epi32::<8>(second)));
+        let (third, fourth) = (each!(_mm256_slli_epi32::<16>(third)), each!(_mm256_slli_epi32::<24>(fourth)));
+        let (front, back) = (each!(_mm256_or_si256(first, second)), each!(_mm256_or_si256(third, fourth)));
+        let quads = each!(_mm256_or_si256(front, back));
+        let mut bytes = [0; QUADS];
+        avx2! {
+            _mm256_storeu_si256(bytes.as_mut_ptr().cast(), quads[0]);
+            _mm256_storeu_si256(bytes.as_mut_ptr().add(32).cast(), quads[1]);
+        }
+        bytes
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_quads(self, rows: *const i8, columns: *const i8, blocks: usize) -> [[__m256i; 2]; 4] {
+        let mut sums = [self.no_sums(); 4];
+        for block in 0..blocks {
+            // SAFETY: the caller's promise. As in the product of matrices, the magnitude of the columns is the operand
+            // without sign, and 2 * 128 * 127 fits int16.
+            unsafe {
+                let columns = columns.add(64 * block).cast::<__m256i>();
+                let columns = [_mm256_loadu_si256(columns), _mm256_loadu_si256(columns.add(1))];
+                let sizes = [_mm256_abs_epi8(columns[0]), _mm256_abs_epi8(columns[1])];
+                for row in 0..4 {
+                    let values = rows.add(16 * block + 4 * row).cast::<i32>().read_unaligned();
+                    let values = _mm256_set1_epi32(values);
+                    for half in 0..2 {
+                        let signed = _mm256_sign_epi8(values, columns[half]);
+                        let pairs = _mm256_maddubs_epi16(sizes[half], signed);
+                        let fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+                        sums[row][half] = _mm256_add_epi32(sums[row][half], fours);
+                    }
+                }
+            }
+        }
+        sums
     }
 }

@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::{LANES, Lanes, Operation};
+use super::{LANES, Lanes, Operation, QUADS};
 
 /// Exists only where AVX-512 F, BW, VL do: [`run`] makes it.
 #[derive(Clone, Copy)]
@@ -10,7 +10,7 @@ pub(super) struct Avx512(());
 
 /// # Safety
 /// The features exist.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma")]
 pub(super) unsafe fn run<O: Operation>(operation: O) -> O::Output {
     // Twelve chains hide the latency of two multiply-adds a cycle.
     operation.run::<Avx512, 12, 12>(Avx512(()))
@@ -163,6 +163,11 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn mul_quad<const LANE: i32>(self, a: __m512, quad: [f32; 4]) -> __m512 {
+        self.mul(a, self.splat(quad[LANE as usize]))
+    }
+
+    #[inline(always)]
     fn splat_words(self, value: i16) -> __m512i {
         avx512!(_mm512_set1_epi32(i32::from(value.cast_unsigned())))
     }
@@ -207,5 +212,60 @@ impl Lanes for Avx512 {
             let high = _mm512_cvtepi32_epi64(_mm512_extracti64x4_epi64::<1>(sums));
             _mm512_reduce_add_epi64(_mm512_add_epi64(low, high))
         }
+    }
+
+    #[inline(always)]
+    fn power_parts(self, biased: __m512) -> (__m512, __m512, __m512) {
+        let scaled = self.mul(biased, self.splat(8_388_608.0));
+        avx512! {
+            // The maximum is 0 where the first operand is NaN.
+            let bits = _mm512_cvttps_epi32(_mm512_max_ps(scaled, _mm512_setzero_ps()));
+            let mask = |mask: u32| _mm512_set1_epi32(mask.cast_signed());
+            let part = _mm512_and_si512(bits, mask(0x007f_ffff));
+            (
+                _mm512_castsi512_ps(_mm512_and_si512(bits, mask(0xff80_0000))),
+                _mm512_castsi512_ps(_mm512_or_si512(part, mask(0x3f00_0000))),
+                _mm512_castsi512_ps(bits),
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn to_quads(self, vectors: [__m512; 4]) -> [i8; QUADS] {
+        let mut bytes = [0; QUADS];
+        avx512! {
+            let low = _mm512_set1_epi32(0xff);
+            let [first, second, third, fourth] = vectors.map(|vector| _mm512_cvtps_epi32(vector));
+            let second = _mm512_slli_epi32::<8>(_mm512_and_si512(second, low));
+            let third = _mm512_slli_epi32::<16>(_mm512_and_si512(third, low));
+            let front = _mm512_or_si512(_mm512_and_si512(first, low), second);
+            let back = _mm512_or_si512(third, _mm512_slli_epi32::<24>(fourth));
+            _mm512_storeu_si512(bytes.as_mut_ptr().cast(), _mm512_or_si512(front, back));
+        }
+        bytes
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_quads(self, rows: *const i8, columns: *const i8, blocks: usize) -> [__m512i; 4] {
+        // `vpdpbusd` takes one operand without sign: the rows plus 128, and 128 times the columns is taken off again.
+        let mut sums = [self.no_sums(); 4];
+        let mut excess = self.no_sums();
+        for block in 0..blocks {
+            // SAFETY: the caller's promise; VNNI is among the features.
+            unsafe {
+                let sign = _mm512_set1_epi8(-128);
+                let columns = _mm512_loadu_si512(columns.add(64 * block).cast());
+                excess = _mm512_dpbusd_epi32(excess, sign, columns);
+                for row in 0..4 {
+                    let values = rows.add(16 * block + 4 * row).cast::<i32>().read_unaligned();
+                    let values = _mm512_xor_si512(_mm512_set1_epi32(values), sign);
+                    sums[row] = _mm512_dpbusd_epi32(sums[row], values, columns);
+                }
+            }
+        }
+        for row in 0..4 {
+            sums[row] = avx512!(_mm512_sub_epi32(sums[row], excess));
+        }
+        sums
     }
 }

@@ -19,6 +19,9 @@ use crate::Kernels;
 /// Lanes in a vector.
 pub(crate) const LANES: usize = 16;
 
+/// Bytes of four values of each lane.
+pub(crate) const QUADS: usize = 4 * LANES;
+
 /// The instructions of one vector type.
 pub(crate) trait Lanes: Copy {
     /// Sixteen f32.
@@ -78,6 +81,8 @@ pub(crate) trait Lanes: Copy {
     fn quad(self, values: &[f32; 4]) -> Self::Quad;
     /// `a * quad[LANE] + c`, rounded once.
     fn fma_quad<const LANE: i32>(self, a: Self::F, quad: Self::Quad, c: Self::F) -> Self::F;
+    /// `a * quad[LANE]`.
+    fn mul_quad<const LANE: i32>(self, a: Self::F, quad: Self::Quad) -> Self::F;
 
     /// `value` in every lane.
     fn splat_words(self, value: i16) -> Self::Words;
@@ -93,6 +98,20 @@ pub(crate) trait Lanes: Copy {
     fn sums_to_floats(self, sums: Self::Sums) -> Self::F;
     /// The sum of all lanes.
     fn total(self, sums: Self::Sums) -> i64;
+
+    /// `2^floor(x)` and the significand of `2^floor(x) (1 + x - floor(x))`, halved, and their product: with `u = x -
+    /// floor(x)` they are `2^floor(x)`, `(1 + u) / 2` and `2^floor(x) (1 + u)`. `x + 127` is what is given, below 255; where
+    /// it is below 0 or NaN, the first and the last are 0.
+    fn power_parts(self, biased: Self::F) -> (Self::F, Self::F, Self::F);
+    /// The nearest integers, ties to even, of the same lane of the four vectors side by side: `[16][4]`. Every lane lies
+    /// in -128..=127 before.
+    fn to_quads(self, vectors: [Self::F; 4]) -> [i8; QUADS];
+    /// `sums[r][lane]` is the sum over `k` of `rows[r][k] * columns[lane][k]`, exactly where it fits: `rows` is `[blocks][4 rows][4]`,
+    /// `columns` `[blocks][16 lanes][4]`. No row holds -128.
+    ///
+    /// # Safety
+    /// `16 blocks` bytes can be read at `rows` and `64 blocks` at `columns`; `blocks` is not 0.
+    unsafe fn multiply_quads(self, rows: *const i8, columns: *const i8, blocks: usize) -> [Self::Sums; 4];
 
     /// The pointer, which the compiler then no longer sees as a multiple of a stride away from others: it keeps
     /// each in a register of its own where it would add again and again.
@@ -149,6 +168,19 @@ pub(crate) trait Operation {
 }
 
 impl Kernels {
+    /// [`Self::run`] for an operation with [`Lanes::multiply_quads`], which has instructions that other sets lack.
+    #[inline]
+    pub(crate) fn run_products<O: Operation>(self, operation: O) -> O::Output {
+        match self.instruction_set() {
+            #[cfg(target_arch = "aarch64")]
+            InstructionSet::I8mm | InstructionSet::Dotprod => {
+                // SAFETY: `Kernels` proves the instructions.
+                unsafe { neon::run_dotprod(operation) }
+            }
+            _ => self.run(operation),
+        }
+    }
+
     /// Carries out `operation` with the vectors of this instruction set.
     #[inline]
     pub(crate) fn run<O: Operation>(self, operation: O) -> O::Output {

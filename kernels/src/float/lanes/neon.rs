@@ -1,12 +1,13 @@
 //! Sixteen lanes as four NEON vectors.
 
 use core::arch::aarch64::*;
+use core::arch::asm;
 
-use super::{LANES, Lanes, Operation};
+use super::{LANES, Lanes, Operation, QUADS};
 
-/// Exists only where NEON does: [`run`] makes it.
+/// Exists only where NEON does, and with `DOT` also `SDOT`: [`run`] and [`run_dotprod`] make it.
 #[derive(Clone, Copy)]
-pub(super) struct Neon(());
+pub(super) struct Neon<const DOT: bool>(());
 
 /// Four vectors of four lanes, in order.
 type Vectors = [float32x4_t; 4];
@@ -16,7 +17,16 @@ type Vectors = [float32x4_t; 4];
 #[target_feature(enable = "neon")]
 pub(super) unsafe fn run<O: Operation>(operation: O) -> O::Output {
     // Five sums of four registers, five quads and one operand of four registers: 29 of 32. Six sums: 30.
-    operation.run::<Neon, 5, 6>(Neon(()))
+    operation.run::<Neon<false>, 5, 6>(Neon(()))
+}
+
+/// [`run`] for what multiplies int8 by int8.
+///
+/// # Safety
+/// NEON and the dot products exist.
+#[target_feature(enable = "neon,dotprod")]
+pub(super) unsafe fn run_dotprod<O: Operation>(operation: O) -> O::Output {
+    operation.run::<Neon<true>, 5, 6>(Neon(()))
 }
 
 macro_rules! neon {
@@ -38,7 +48,7 @@ macro_rules! each {
     };
 }
 
-impl Lanes for Neon {
+impl<const DOT: bool> Lanes for Neon<DOT> {
     type F = Vectors;
     type Quad = float32x4_t;
     type Words = [int16x8_t; 2];
@@ -192,6 +202,16 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
+    fn mul_quad<const LANE: i32>(self, a: Vectors, quad: float32x4_t) -> Vectors {
+        neon!([
+            vmulq_laneq_f32::<LANE>(a[0], quad),
+            vmulq_laneq_f32::<LANE>(a[1], quad),
+            vmulq_laneq_f32::<LANE>(a[2], quad),
+            vmulq_laneq_f32::<LANE>(a[3], quad),
+        ])
+    }
+
+    #[inline(always)]
     fn splat_words(self, value: i16) -> [int16x8_t; 2] {
         [neon!(vdupq_n_s16(value)); 2]
     }
@@ -250,10 +270,65 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
+    fn power_parts(self, biased: Vectors) -> (Vectors, Vectors, Vectors) {
+        let bits = each!(vcvtq_n_u32_f32_23(biased));
+        let whole = [neon!(vdupq_n_u32(0xff80_0000)); 4];
+        let part = [neon!(vdupq_n_u32(0x007f_ffff)); 4];
+        let half = [neon!(vdupq_n_u32(0x3f00_0000)); 4];
+        let power = each!(vandq_u32(bits, whole));
+        let part = each!(vandq_u32(bits, part));
+        let part = each!(vorrq_u32(part, half));
+        (
+            each!(vreinterpretq_f32_u32(power)),
+            each!(vreinterpretq_f32_u32(part)),
+            each!(vreinterpretq_f32_u32(bits)),
+        )
+    }
+
+    #[inline(always)]
+    fn to_quads(self, vectors: [Vectors; 4]) -> [i8; QUADS] {
+        let [mut quads, second, third, fourth] = vectors.map(|vector| each!(vcvtnq_s32_f32(vector)));
+        quads = neon!([
+            vsliq_n_s32::<8>(quads[0], second[0]),
+            vsliq_n_s32::<8>(quads[1], second[1]),
+            vsliq_n_s32::<8>(quads[2], second[2]),
+            vsliq_n_s32::<8>(quads[3], second[3]),
+        ]);
+        quads = neon!([
+            vsliq_n_s32::<16>(quads[0], third[0]),
+            vsliq_n_s32::<16>(quads[1], third[1]),
+            vsliq_n_s32::<16>(quads[2], third[2]),
+            vsliq_n_s32::<16>(quads[3], third[3]),
+        ]);
+        quads = neon!([
+            vsliq_n_s32::<24>(quads[0], fourth[0]),
+            vsliq_n_s32::<24>(quads[1], fourth[1]),
+            vsliq_n_s32::<24>(quads[2], fourth[2]),
+            vsliq_n_s32::<24>(quads[3], fourth[3]),
+        ]);
+        let mut bytes = [0; QUADS];
+        for group in 0..4 {
+            neon!(vst1q_s8(bytes.as_mut_ptr().add(16 * group), vreinterpretq_s8_s32(quads[group])));
+        }
+        bytes
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_quads(
+        self,
+        rows: *const i8,
+        columns: *const i8,
+        blocks: usize,
+    ) -> [[int32x4_t; 4]; 4] {
+        // SAFETY: the caller's promise; with `DOT` the dot products exist.
+        unsafe { if DOT { quads_dotprod(rows, columns, blocks) } else { quads_neon(rows, columns, blocks) } }
+    }
+
+    #[inline(always)]
     fn opaque(self, mut pointer: *const f32) -> *const f32 {
         // SAFETY: no instruction is executed.
         unsafe {
-            core::arch::asm!("/* {0} */", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags));
+            asm!("/* {0} */", inout(reg) pointer, options(pure, nomem, nostack, preserves_flags));
         }
         pointer
     }
@@ -277,4 +352,157 @@ impl Lanes for Neon {
         }
         columns
     }
+}
+
+/// Numbers with 23 bits behind the point, rounded down; 0 for what is negative or NaN.
+///
+/// # Safety
+/// NEON exists.
+#[inline(always)]
+unsafe fn vcvtq_n_u32_f32_23(vector: float32x4_t) -> uint32x4_t {
+    // SAFETY: the caller's promise.
+    unsafe { vcvtq_n_u32_f32::<23>(vector) }
+}
+
+/// Products of four values of 4 rows with four of 16 columns, which are in `$w0` to `$w3`.
+macro_rules! dot {
+    ($x:literal) => {
+        concat!(
+            dot!(@ a0 "w0" $x 0), dot!(@ b0 "w1" $x 0), dot!(@ c0 "w2" $x 0), dot!(@ d0 "w3" $x 0),
+            dot!(@ a1 "w0" $x 1), dot!(@ b1 "w1" $x 1), dot!(@ c1 "w2" $x 1), dot!(@ d1 "w3" $x 1),
+            dot!(@ a2 "w0" $x 2), dot!(@ b2 "w1" $x 2), dot!(@ c2 "w2" $x 2), dot!(@ d2 "w3" $x 2),
+            dot!(@ a3 "w0" $x 3), dot!(@ b3 "w1" $x 3), dot!(@ c3 "w2" $x 3), dot!(@ d3 "w3" $x 3),
+        )
+    };
+    (@ $sum:ident $columns:literal $x:literal $lane:literal) => {
+        concat!("sdot {", stringify!($sum), ":v}.4s, {", $columns, ":v}.16b, {", $x, ":v}.4b[", $lane, "]\n")
+    };
+}
+
+/// [`Lanes::multiply_quads`] with `SDOT`.
+///
+/// # Safety
+/// As there, and the dot products exist.
+#[inline(always)]
+unsafe fn quads_dotprod(rows: *const i8, columns: *const i8, blocks: usize) -> [[int32x4_t; 4]; 4] {
+    let zero = neon!(vdupq_n_s32(0));
+    let (a0, b0, c0, d0, a1, b1, c1, d1, a2, b2, c2, d2, a3, b3, c3, d3);
+    // SAFETY: `blocks`, not zero, times 16 bytes of the rows and 64 of the columns are read.
+    unsafe {
+        asm!(
+            "tbz {blocks}, #0, 2f",
+            "ldp {w0:q}, {w1:q}, [{columns}], #64",
+            "ldr {x:q}, [{rows}], #16",
+            "ldp {w2:q}, {w3:q}, [{columns}, #-32]",
+            "subs {blocks}, {blocks}, #1",
+            dot!("x"),
+            "b.eq 3f",
+            "2:",
+            "ldp {w0:q}, {w1:q}, [{columns}], #128",
+            "ldp {x:q}, {y:q}, [{rows}], #32",
+            "ldp {w2:q}, {w3:q}, [{columns}, #-96]",
+            "subs {blocks}, {blocks}, #2",
+            dot!("x"),
+            "ldp {w0:q}, {w1:q}, [{columns}, #-64]",
+            "ldp {w2:q}, {w3:q}, [{columns}, #-32]",
+            dot!("y"),
+            "b.ne 2b",
+            "3:",
+            rows = inout(reg) rows => _,
+            columns = inout(reg) columns => _,
+            blocks = inout(reg) blocks => _,
+            x = out(vreg) _, y = out(vreg) _,
+            w0 = out(vreg) _, w1 = out(vreg) _, w2 = out(vreg) _, w3 = out(vreg) _,
+            a0 = inout(vreg) zero => a0, b0 = inout(vreg) zero => b0, c0 = inout(vreg) zero => c0, d0 = inout(vreg) zero => d0,
+            a1 = inout(vreg) zero => a1, b1 = inout(vreg) zero => b1, c1 = inout(vreg) zero => c1, d1 = inout(vreg) zero => d1,
+            a2 = inout(vreg) zero => a2, b2 = inout(vreg) zero => b2, c2 = inout(vreg) zero => c2, d2 = inout(vreg) zero => d2,
+            a3 = inout(vreg) zero => a3, b3 = inout(vreg) zero => b3, c3 = inout(vreg) zero => c3, d3 = inout(vreg) zero => d3,
+            options(nostack, readonly),
+        );
+    }
+    [[a0, b0, c0, d0], [a1, b1, c1, d1], [a2, b2, c2, d2], [a3, b3, c3, d3]]
+}
+
+/// Products of 8 columns with one row: the first block, then the second on top where there is one.
+macro_rules! long {
+    ($x:literal: $a:ident $b:ident $c:ident $d:ident) => {
+        concat!(long!(@ $x), long!(+ $a $b $c $d))
+    };
+    ($x:literal $y:literal: $a:ident $b:ident $c:ident $d:ident) => {
+        concat!(
+            long!(@ $x),
+            "smlal {p:v}.8h, {w2:v}.8b, ", $y, ".8b\n", "smlal2 {q:v}.8h, {w2:v}.16b, ", $y, ".16b\n",
+            "smlal {r:v}.8h, {w3:v}.8b, ", $y, ".8b\n", "smlal2 {s:v}.8h, {w3:v}.16b, ", $y, ".16b\n",
+            long!(+ $a $b $c $d)
+        )
+    };
+    (@ $x:literal) => {
+        concat!(
+            "smull {p:v}.8h, {w0:v}.8b, ", $x, ".8b\n", "smull2 {q:v}.8h, {w0:v}.16b, ", $x, ".16b\n",
+            "smull {r:v}.8h, {w1:v}.8b, ", $x, ".8b\n", "smull2 {s:v}.8h, {w1:v}.16b, ", $x, ".16b\n",
+        )
+    };
+    (+ $a:ident $b:ident $c:ident $d:ident) => {
+        concat!(
+            "sadalp {", stringify!($a), ":v}.4s, {p:v}.8h\n", "sadalp {", stringify!($b), ":v}.4s, {q:v}.8h\n",
+            "sadalp {", stringify!($c), ":v}.4s, {r:v}.8h\n", "sadalp {", stringify!($d), ":v}.4s, {s:v}.8h\n",
+        )
+    };
+}
+
+/// [`Lanes::multiply_quads`] without `SDOT`: two products share an int16 sum, as rows hold at most 127 in magnitude.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn quads_neon(rows: *const i8, columns: *const i8, blocks: usize) -> [[int32x4_t; 4]; 4] {
+    let zero = neon!(vdupq_n_s32(0));
+    let mut sums = [[zero; 4]; 4];
+    for half in 0..2 {
+        let (a0, b0, c0, d0, a1, b1, c1, d1, a2, b2, c2, d2, a3, b3, c3, d3);
+        // SAFETY: `blocks`, not zero, times 16 bytes of the rows are read and 32 of each 64 of the columns.
+        unsafe {
+            asm!(
+                "tbz {blocks}, #0, 2f",
+                "ldp {w0:q}, {w1:q}, [{columns}], #64",
+                "ld4r {{v0.4s, v1.4s, v2.4s, v3.4s}}, [{rows}], #16",
+                "subs {blocks}, {blocks}, #1",
+                long!("v0": a0 b0 c0 d0),
+                long!("v1": a1 b1 c1 d1),
+                long!("v2": a2 b2 c2 d2),
+                long!("v3": a3 b3 c3 d3),
+                "b.eq 3f",
+                "2:",
+                "ldp {w0:q}, {w1:q}, [{columns}], #128",
+                "ld4r {{v0.4s, v1.4s, v2.4s, v3.4s}}, [{rows}], #16",
+                "ldp {w2:q}, {w3:q}, [{columns}, #-64]",
+                "ld4r {{v4.4s, v5.4s, v6.4s, v7.4s}}, [{rows}], #16",
+                "subs {blocks}, {blocks}, #2",
+                long!("v0" "v4": a0 b0 c0 d0),
+                long!("v1" "v5": a1 b1 c1 d1),
+                long!("v2" "v6": a2 b2 c2 d2),
+                long!("v3" "v7": a3 b3 c3 d3),
+                "b.ne 2b",
+                "3:",
+                rows = inout(reg) rows => _,
+                columns = inout(reg) columns.add(32 * half) => _,
+                blocks = inout(reg) blocks => _,
+                out("v0") _, out("v1") _, out("v2") _, out("v3") _,
+                out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+                w0 = out(vreg) _, w1 = out(vreg) _, w2 = out(vreg) _, w3 = out(vreg) _,
+                p = out(vreg) _, q = out(vreg) _, r = out(vreg) _, s = out(vreg) _,
+                a0 = inout(vreg) zero => a0, b0 = inout(vreg) zero => b0, c0 = inout(vreg) zero => c0, d0 = inout(vreg) zero => d0,
+                a1 = inout(vreg) zero => a1, b1 = inout(vreg) zero => b1, c1 = inout(vreg) zero => c1, d1 = inout(vreg) zero => d1,
+                a2 = inout(vreg) zero => a2, b2 = inout(vreg) zero => b2, c2 = inout(vreg) zero => c2, d2 = inout(vreg) zero => d2,
+                a3 = inout(vreg) zero => a3, b3 = inout(vreg) zero => b3, c3 = inout(vreg) zero => c3, d3 = inout(vreg) zero => d3,
+                options(nostack, readonly),
+            );
+            let pairs = [[a0, b0, c0, d0], [a1, b1, c1, d1], [a2, b2, c2, d2], [a3, b3, c3, d3]];
+            for (sums, [a, b, c, d]) in sums.iter_mut().zip(pairs) {
+                sums[2 * half] = vpaddq_s32(a, b);
+                sums[2 * half + 1] = vpaddq_s32(c, d);
+            }
+        }
+    }
+    sums
 }

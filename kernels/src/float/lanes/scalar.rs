@@ -1,6 +1,6 @@
 //! Sixteen lanes in plain Rust: the reference.
 
-use super::{LANES, Lanes, Operation};
+use super::{LANES, Lanes, Operation, QUADS};
 
 /// Always there.
 #[derive(Clone, Copy)]
@@ -126,6 +126,10 @@ impl Lanes for Scalar {
         self.fma(a, [quad[LANE as usize]; LANES], c)
     }
 
+    fn mul_quad<const LANE: i32>(self, a: Self::F, quad: Self::Quad) -> Self::F {
+        self.mul(a, [quad[LANE as usize]; LANES])
+    }
+
     fn splat_words(self, value: i16) -> Self::Words {
         [value; LANES]
     }
@@ -152,5 +156,41 @@ impl Lanes for Scalar {
 
     fn total(self, sums: Self::Sums) -> i64 {
         sums.into_iter().map(i64::from).sum()
+    }
+
+    fn power_parts(self, biased: Self::F) -> (Self::F, Self::F, Self::F) {
+        // The conversion goes towards 0 and takes what is negative, and NaN, to 0.
+        let bits = biased.map(|x| (x * 8_388_608.0) as u32);
+        (
+            bits.map(|bits| f32::from_bits(bits & 0xff80_0000)),
+            bits.map(|bits| f32::from_bits((bits & 0x007f_ffff) | 0x3f00_0000)),
+            bits.map(f32::from_bits),
+        )
+    }
+
+    fn to_quads(self, vectors: [Self::F; 4]) -> [i8; QUADS] {
+        let bytes = vectors.map(|vector| self.to_bytes(vector));
+        core::array::from_fn(|index| bytes[index % 4][index / 4])
+    }
+
+    unsafe fn multiply_quads(self, rows: *const i8, columns: *const i8, blocks: usize) -> [Self::Sums; 4] {
+        // SAFETY: the caller's promise.
+        let (rows, columns) = unsafe {
+            (
+                core::slice::from_raw_parts(rows.cast::<[[i8; 4]; 4]>(), blocks),
+                core::slice::from_raw_parts(columns.cast::<[[i8; 4]; LANES]>(), blocks),
+            )
+        };
+        let mut sums = [[0_i32; LANES]; 4];
+        for (rows, columns) in rows.iter().zip(columns) {
+            for (row, sums) in rows.iter().zip(&mut sums) {
+                for (column, sum) in columns.iter().zip(sums) {
+                    for (value, other) in row.iter().zip(column) {
+                        *sum = sum.wrapping_add(i32::from(*value) * i32::from(*other));
+                    }
+                }
+            }
+        }
+        sums
     }
 }
