@@ -15,19 +15,19 @@ buffers! {
     /// Keys and values of cross-attention, all layers.
     CrossBuffers(sizes: Sizes) phase "decoder" {
         /// `[layers with it, attention width, frames]`.
-        keys: [i8; sizes.cross_bytes() * sizes.decoder_attention * sizes.frame_capacity],
+        keys: [i8; sizes.cross_bytes(), sizes.decoder_attention, sizes.frame_capacity],
         /// `[layers with it, attention width, frames]`.
-        values: [i8; sizes.cross_bytes() * sizes.decoder_attention * sizes.frame_capacity],
+        values: [i8; sizes.cross_bytes(), sizes.decoder_attention, sizes.frame_capacity],
         /// `[layers with it, heads, frames]`.
-        key_scales: [f32; sizes.cross_bytes() * sizes.decoder_heads * sizes.frame_capacity],
+        key_scales: [f32; sizes.cross_bytes(), sizes.decoder_heads, sizes.frame_capacity],
         /// `[layers with it, heads, frames]`.
-        value_scales: [f32; sizes.cross_bytes() * sizes.decoder_heads * sizes.frame_capacity],
+        value_scales: [f32; sizes.cross_bytes(), sizes.decoder_heads, sizes.frame_capacity],
         /// `[layers with it, frames, attention width]`, where the matrices are floats.
-        float_keys: [f32; sizes.cross_floats() * sizes.decoder_attention * sizes.frame_capacity],
+        float_keys: [f32; sizes.cross_floats(), sizes.decoder_attention, sizes.frame_capacity],
         /// The same.
-        float_values: [f32; sizes.cross_floats() * sizes.decoder_attention * sizes.frame_capacity],
+        float_values: [f32; sizes.cross_floats(), sizes.decoder_attention, sizes.frame_capacity],
         /// `[CACHE_FRAMES, attention width]`.
-        projected: [f32; CACHE_FRAMES * sizes.decoder_attention],
+        projected: [f32; CACHE_FRAMES, sizes.decoder_attention],
         /// Room for residuals.
         spare: [f32; Need::decoder(sizes, CACHE_FRAMES).floats],
         /// `[CACHE_FRAMES, width]` quantized; and room for residuals.

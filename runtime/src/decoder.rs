@@ -26,37 +26,37 @@ buffers! {
     /// Working memory of the decoder.
     DecoderBuffers(sizes: Sizes) phase "decoder" {
         /// `[layers with self-attention, attention width, columns]`.
-        keys: [i8; sizes.attention_layers * sizes.decoder_attention * sizes.column_capacity],
+        keys: [i8; sizes.attention_layers, sizes.decoder_attention, sizes.column_capacity],
         /// `[layers with self-attention, attention width, columns]`.
-        values: [i8; sizes.attention_layers * sizes.decoder_attention * sizes.column_capacity],
+        values: [i8; sizes.attention_layers, sizes.decoder_attention, sizes.column_capacity],
         /// `[layers with self-attention, heads, columns]`.
-        key_scales: [f32; sizes.attention_layers * sizes.decoder_heads * sizes.column_capacity],
+        key_scales: [f32; sizes.attention_layers, sizes.decoder_heads, sizes.column_capacity],
         /// `[layers with self-attention, heads, columns]`.
-        value_scales: [f32; sizes.attention_layers * sizes.decoder_heads * sizes.column_capacity],
+        value_scales: [f32; sizes.attention_layers, sizes.decoder_heads, sizes.column_capacity],
         /// `[layers with a memory][kernel, beam, width]`: the last tokens of all hypotheses.
-        memories: [f32; sizes.memory_layers * sizes.memory_ring()],
+        memories: [f32; sizes.memory_layers, sizes.memory_ring()],
         /// `[kernel, width]`: those of one hypothesis.
-        remembered: [f32; if sizes.memory_layers > 0 { sizes.memory_kernel * sizes.decoder_width } else { 0 }],
+        remembered: [f32; usize::from(sizes.memory_layers > 0), sizes.memory_kernel, sizes.decoder_width],
         /// `[columns, frames]`: how much the token behind each column attended to each frame.
-        attention: [u8; sizes.column_capacity * sizes.frame_capacity],
+        attention: [u8; sizes.column_capacity, sizes.frame_capacity],
         /// `[beam, frames]`: the sums of those over heads and layers while they are made.
-        attention_sums: [f32; sizes.beam * sizes.frame_capacity],
+        attention_sums: [f32; sizes.beam, sizes.frame_capacity],
         /// `[heads, frames or columns]`.
-        probabilities: [f32; sizes.decoder_heads * sizes.frame_capacity.max(sizes.column_capacity)],
+        probabilities: [f32; sizes.decoder_heads, sizes.frame_capacity.max(sizes.column_capacity)],
         /// `[frames or columns]`.
         scratch: [f32; sizes.frame_capacity.max(sizes.column_capacity)],
         /// `[beam, width]`.
-        states: [f32; sizes.beam * sizes.decoder_width],
+        states: [f32; sizes.beam, sizes.decoder_width],
         /// `[beam, width]`.
-        normed: [f32; sizes.beam * sizes.decoder_rows * sizes.decoder_width.max(sizes.decoder_attention)],
+        normed: [f32; sizes.beam, sizes.decoder_rows, sizes.decoder_width.max(sizes.decoder_attention)],
         /// `[beam, attention width]`.
-        queries: [f32; sizes.beam * sizes.decoder_rows * sizes.decoder_width.max(sizes.decoder_attention)],
+        queries: [f32; sizes.beam, sizes.decoder_rows, sizes.decoder_width.max(sizes.decoder_attention)],
         /// `[beam, attention width]`.
-        projected: [f32; sizes.beam * sizes.decoder_rows * sizes.decoder_attention],
+        projected: [f32; sizes.beam, sizes.decoder_rows, sizes.decoder_attention],
         /// `[beam, feed-forward width]`.
-        middle: [f32; sizes.beam * sizes.decoder_rows * sizes.decoder_feed_forward],
+        middle: [f32; sizes.beam, sizes.decoder_rows, sizes.decoder_feed_forward],
         /// `[beam, feed-forward width]`, where there is a gate or a norm before `down`.
-        gate: [f32; if sizes.decoder_gate { sizes.beam * sizes.decoder_rows * sizes.decoder_feed_forward } else { 0 }],
+        gate: [f32; usize::from(sizes.decoder_gate), sizes.beam, sizes.decoder_rows, sizes.decoder_feed_forward],
         /// `[2 beam, inputs]`, where a block splits rows; and room for residuals.
         split: [f32; Sizes::split(sizes.beam, sizes.decoder_rows, sizes.decoder_inputs()).max(Need::decoder(sizes, sizes.beam).floats)],
         /// `[beam or 2 beam, inputs]` quantized; and room for residuals.
@@ -66,7 +66,7 @@ buffers! {
         /// A panel of an int4 matrix as int8.
         room: [i8; sizes.int4_room(sizes.beam * sizes.decoder_rows, sizes.decoder_inputs())],
         /// `[beam, vocabulary]`.
-        logits: [f32; sizes.beam * sizes.decoder_rows * sizes.vocabulary],
+        logits: [f32; sizes.beam, sizes.decoder_rows, sizes.vocabulary],
     }
 }
 

@@ -38,7 +38,7 @@ buffers! {
         /// `[caches]` of its values.
         value_bytes: [i8; sizes.encoder_bytes()],
         /// `[caches]` of its scales.
-        frame_scales: [f32; frame_cache_scales(sizes.encoder_heads, sizes.encoder_capacity()) * sizes.encoder_caches],
+        frame_scales: [f32; frame_cache_scales(sizes.encoder_heads, sizes.encoder_capacity()), sizes.encoder_caches],
         /// Sinusoidal positions, `[inputs / 2]`, where the encoder has them.
         sinusoids: [Angle; sizes.encoder_sinusoids],
         /// Scores of one head for 16 queries, and those queries.
@@ -46,13 +46,13 @@ buffers! {
         /// Probabilities of one head for 16 queries, where they are int8.
         probabilities: [i8; if sizes.encoder_is_float { 0 } else { frame_scratch_bytes(sizes.frames) }],
         /// `[ROWS, width]`.
-        normed: [f32; ROWS * sizes.encoder_rows * sizes.encoder_state().max(sizes.encoder_attention)],
+        normed: [f32; ROWS, sizes.encoder_rows, sizes.encoder_state().max(sizes.encoder_attention)],
         /// `[ROWS, attention width]`.
-        queries: [f32; ROWS * sizes.encoder_rows * sizes.encoder_width.max(sizes.encoder_attention)],
+        queries: [f32; ROWS, sizes.encoder_rows, sizes.encoder_width.max(sizes.encoder_attention)],
         /// `[ROWS, feed-forward width]`.
-        middle: [f32; ROWS * sizes.encoder_rows * sizes.encoder_feed_forward],
+        middle: [f32; ROWS, sizes.encoder_rows, sizes.encoder_feed_forward],
         /// `[ROWS, feed-forward width]`, where there is a gate or a norm before `down`.
-        gate: [f32; if sizes.encoder_gate { ROWS * sizes.encoder_rows * sizes.encoder_feed_forward } else { 0 }],
+        gate: [f32; usize::from(sizes.encoder_gate), ROWS, sizes.encoder_rows, sizes.encoder_feed_forward],
         /// `[2 ROWS, inputs]`, where a block splits rows; and room for residuals.
         split: [f32; Sizes::split(ROWS, sizes.encoder_rows, sizes.encoder_inputs()).max(Need::encoder(sizes, ROWS).floats)],
         /// `[ROWS or 2 ROWS, inputs]` quantized; and room for residuals.

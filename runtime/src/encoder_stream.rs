@@ -11,7 +11,7 @@ use crate::angles::Angle;
 use crate::encoder::{Encoder, EncoderBuffers, RotaryTables, Window};
 use crate::error::Error;
 use crate::project::{part, part_mut, prefix_mut};
-use crate::region::{ALIGNMENT, Buffer, Region, buffers};
+use crate::region::{ALIGNMENT, Buffer, Region, addressable, buffers};
 use crate::rotary;
 use crate::sizes::{KEPT_STEP, Sizes, encoder_is_float};
 use kinglet_kernels::Kernels;
@@ -21,11 +21,11 @@ buffers! {
     /// What a stream keeps besides the encoder's working memory.
     StreamBuffers(sizes: Sizes) phase "encoder stream" {
         /// `[chunk, inputs or width]`.
-        states: [f32; sizes.chunk_frames * sizes.encoder_state()],
+        states: [f32; sizes.chunk_frames, sizes.encoder_state()],
         /// `[chunk, rotary width / 2]`.
-        cosines: [f32; sizes.chunk_frames * sizes.encoder_rotary / 2],
+        cosines: [f32; sizes.chunk_frames, sizes.encoder_rotary / 2],
         /// `[chunk, rotary width / 2]`.
-        sines: [f32; sizes.chunk_frames * sizes.encoder_rotary / 2],
+        sines: [f32; sizes.chunk_frames, sizes.encoder_rotary / 2],
         /// `[rotary width / 2]`: where the rotary positions stand.
         angles: [Angle; sizes.encoder_rotary / 2],
     }
@@ -58,8 +58,7 @@ pub struct EncoderStream<'m, 'r> {
 pub fn encoder_stream_memory(model: &Model<'_>) -> Result<usize, Error> {
     let sizes = Sizes::of_stream(model)?;
     let parts = [StreamBuffers::bytes(&sizes), EncoderBuffers::bytes(&sizes)];
-    let total = parts.into_iter().fold(ALIGNMENT, usize::saturating_add);
-    if total > isize::MAX as usize { Err(Error::TooLarge) } else { Ok(total) }
+    addressable(parts.into_iter().fold(ALIGNMENT as u64, u64::saturating_add))
 }
 
 /// Calls `each` with every buffer of an [`EncoderStream`].

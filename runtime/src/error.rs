@@ -54,8 +54,13 @@ pub enum Error {
         inputs: usize,
     },
     /// The memory for these limits does not fit this machine's addresses.
-    #[error("the memory for these limits does not fit this machine's addresses: lower `utterance_seconds`")]
-    TooLarge,
+    #[error(
+        "this model and these limits need {needed} bytes, more than this machine can address: lower `utterance_seconds` or `beam`"
+    )]
+    TooLarge {
+        /// Bytes needed.
+        needed: u64,
+    },
     /// A kernel refused its arguments; no input leads here, so this is a defect worth reporting.
     #[error("internal error: {0}")]
     Kernel(#[from] KernelError),

@@ -25,7 +25,7 @@ buffers! {
         /// `[ROWS or 2 ROWS, inputs]` quantized.
         rows: [i8; Kernels::quantized_bytes(ROWS * sizes.convolution_rows, sizes.convolution_inputs)],
         /// `[ROWS or 2 ROWS]`.
-        row_scales: [f32; ROWS * sizes.convolution_rows],
+        row_scales: [f32; ROWS, sizes.convolution_rows],
         /// A panel of an int4 matrix as int8.
         room: [i8; sizes.int4_room(ROWS * sizes.convolution_rows, sizes.convolution_inputs)],
     }

@@ -3,7 +3,7 @@
 use crate::cutter::Cutter;
 use crate::error::Error;
 use crate::partial::{Due, PartialConfig, Schedule};
-use crate::region::{ALIGNMENT, Region, bytes_of};
+use crate::region::{ALIGNMENT, Region, addressable, bytes_of};
 use crate::running_words::{Boundary, RunningBuffers, RunningWords, StableLimits};
 use crate::segmenter::{Segment, Segmenter, SegmenterConfig};
 use crate::sizes::{Limits, Sizes};
@@ -81,15 +81,15 @@ pub struct Recognizer<'m, 'r> {
 /// When a limit is out of range, or this version cannot run the model.
 pub fn memory_required(model: &Model<'_>, limits: &Limits) -> Result<usize, Error> {
     let parts = [
-        transcriber_memory(model, limits)?,
+        transcriber_memory(model, limits)? as u64,
         bytes_of::<i16>(audio_samples(limits)),
         RunningBuffers::bytes(&Sizes::of(model, limits)?),
     ];
-    Ok(parts.into_iter().fold(ALIGNMENT, usize::saturating_add))
+    addressable(parts.into_iter().fold(ALIGNMENT as u64, u64::saturating_add))
 }
 
-fn audio_samples(limits: &Limits) -> usize {
-    Cutter::<&mut [i16]>::room(limits.utterance_seconds)
+fn audio_samples(limits: &Limits) -> u64 {
+    Cutter::<&mut [i16]>::room(limits.utterance_seconds) as u64
 }
 
 impl<'m, 'r> Recognizer<'m, 'r> {
@@ -140,7 +140,7 @@ impl<'m, 'r> Recognizer<'m, 'r> {
         let sizes = Sizes::of(&model, &limits)?;
         let hypothesis = region.take_bytes(RunningBuffers::bytes(&sizes))?;
         let hypothesis = RunningWords::new(RunningBuffers::carve(hypothesis, &sizes)?);
-        let rest = region.take_bytes(transcriber_memory(&model, &limits)?)?;
+        let rest = region.take_bytes(transcriber_memory(&model, &limits)? as u64)?;
         let transcriber = Transcriber::new(model, kernels, limits, rest)?;
         Ok(Self { transcriber, cutter: cutter(samples), hypothesis, schedule: None, due: None })
     }

@@ -1,5 +1,8 @@
 //! All working memory comes from one region that the caller owns. [`buffers!`](crate::region) declares a set
-//! of buffers once: their names, types, lengths and so their sum.
+//! of buffers once: their names, types, shapes and so their sum.
+//!
+//! Sums are 64 bits on every machine and stop at the largest number instead of wrapping: a wide model may need more than 32 bits
+//! can say, and is refused with the number.
 
 use crate::error::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -18,18 +21,18 @@ impl<'r> Region<'r> {
     }
 
     /// `count` values, zero or whatever was there before.
-    pub(crate) fn take<T>(&mut self, count: usize) -> Result<&'r mut [T], Error>
+    pub(crate) fn take<T>(&mut self, count: u64) -> Result<&'r mut [T], Error>
     where
         T: FromBytes + IntoBytes + Immutable + KnownLayout,
     {
-        let bytes = count.checked_mul(size_of::<T>()).ok_or(Error::TooLarge)?;
-        let taken = self.take_bytes(bytes)?;
+        let taken = self.take_bytes(count.saturating_mul(size_of::<T>() as u64))?;
         let given = taken.len();
-        <[T]>::mut_from_bytes(taken).map_err(|_| Error::RegionTooSmall { needed: bytes, given })
+        <[T]>::mut_from_bytes(taken).map_err(|_| Error::RegionTooSmall { needed: given, given })
     }
 
     /// `bytes` bytes on a 64-byte boundary.
-    pub(crate) fn take_bytes(&mut self, bytes: usize) -> Result<&'r mut [u8], Error> {
+    pub(crate) fn take_bytes(&mut self, bytes: u64) -> Result<&'r mut [u8], Error> {
+        let bytes = addressable(bytes)?;
         let skipped = self.rest.as_ptr().align_offset(ALIGNMENT);
         let given = self.rest.len();
         let needed = skipped.saturating_add(bytes);
@@ -41,9 +44,21 @@ impl<'r> Region<'r> {
     }
 }
 
+/// Values in a buffer of this shape.
+pub(crate) fn count<const N: usize>(shape: [u64; N]) -> u64 {
+    shape.into_iter().fold(1, u64::saturating_mul)
+}
+
 /// Bytes that `count` values of `T` take in a region.
-pub(crate) fn bytes_of<T>(count: usize) -> usize {
-    count.saturating_mul(size_of::<T>()).checked_next_multiple_of(ALIGNMENT).unwrap_or(usize::MAX)
+pub(crate) fn bytes_of<T>(count: u64) -> u64 {
+    let bytes = count.saturating_mul(size_of::<T>() as u64);
+    bytes.checked_next_multiple_of(ALIGNMENT as u64).unwrap_or(u64::MAX)
+}
+
+/// `bytes`, where they can be one region on this machine.
+pub(crate) fn addressable(bytes: u64) -> Result<usize, Error> {
+    let fitting = isize::try_from(bytes).ok().and_then(|bytes| usize::try_from(bytes).ok());
+    fitting.ok_or(Error::TooLarge { needed: bytes })
 }
 
 /// One buffer of a plan, for people.
@@ -54,17 +69,18 @@ pub struct Buffer {
     /// What it holds.
     pub name: &'static str,
     /// Values.
-    pub count: usize,
+    pub count: u64,
     /// Bytes, with alignment.
-    pub bytes: usize,
+    pub bytes: u64,
 }
 
-/// Declares a struct of slices and, from the same list, the bytes that it takes and how it is carved.
+/// Declares a struct of slices and, from the same list, the bytes that it takes and how it is carved. Of each buffer it is
+/// given the type and the shape: the factors of the number of values, which nobody multiplies but [`count`].
 macro_rules! buffers {
     (
         $(#[$meta:meta])*
         $name:ident ($sizes:ident: $sizes_type:ty) phase $phase:literal {
-            $( $(#[$field_meta:meta])* $field:ident: [$type:ty; $count:expr], )*
+            $( $(#[$field_meta:meta])* $field:ident: [$type:ty; $($factor:expr),+], )*
         }
     ) => {
         $(#[$meta])*
@@ -74,18 +90,19 @@ macro_rules! buffers {
 
         impl<'r> $name<'r> {
             /// Bytes of all buffers.
-            pub(crate) fn bytes($sizes: &$sizes_type) -> usize {
-                [$( $crate::region::bytes_of::<$type>($count) ),*].into_iter().fold(0, usize::saturating_add)
+            pub(crate) fn bytes($sizes: &$sizes_type) -> u64 {
+                let mut sum = 0u64;
+                Self::list($sizes, &mut |buffer| sum = sum.saturating_add(buffer.bytes));
+                sum
             }
 
             /// Lists the buffers.
             pub(crate) fn list($sizes: &$sizes_type, each: &mut dyn FnMut($crate::region::Buffer)) {
-                $( each($crate::region::Buffer {
-                    phase: $phase,
-                    name: stringify!($field),
-                    count: $count,
-                    bytes: $crate::region::bytes_of::<$type>($count),
-                }); )*
+                $(
+                    let count = $crate::region::count([$( $factor as u64 ),+]);
+                    let bytes = $crate::region::bytes_of::<$type>(count);
+                    each($crate::region::Buffer { phase: $phase, name: stringify!($field), count, bytes });
+                )*
             }
 
             /// Takes the buffers from the beginning of `bytes`.
@@ -94,7 +111,7 @@ macro_rules! buffers {
                 $sizes: &$sizes_type,
             ) -> Result<Self, $crate::error::Error> {
                 let mut region = $crate::region::Region::new(bytes);
-                Ok(Self { $( $field: region.take::<$type>($count)?, )* })
+                Ok(Self { $( $field: region.take::<$type>($crate::region::count([$( $factor as u64 ),+]))?, )* })
             }
         }
     };

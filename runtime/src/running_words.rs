@@ -20,7 +20,7 @@ buffers! {
         /// Its tokens.
         tokens: [u32; sizes.tokens],
         /// Its text, words with one space between them.
-        text: [u8; sizes.tokens * sizes.piece.max(1) * 3],
+        text: [u8; sizes.tokens, sizes.piece.max(1), 3],
         /// Its words.
         words: [Word; sizes.tokens],
     }

@@ -15,9 +15,9 @@ buffers! {
     /// Working memory of the search.
     SearchBuffers(sizes: Sizes) phase "decoder" {
         /// `[beam][tokens]`: the columns of each hypothesis.
-        paths: [u16; sizes.beam * sizes.tokens],
+        paths: [u16; sizes.beam, sizes.tokens],
         /// The paths of the step after.
-        next_paths: [u16; sizes.beam * sizes.tokens],
+        next_paths: [u16; sizes.beam, sizes.tokens],
         /// `[tokens]`: the columns of the best finished hypothesis.
         best_path: [u16; sizes.tokens],
         /// The input token of each column.

@@ -4,6 +4,7 @@ use crate::SAMPLE_RATE;
 use crate::error::Error;
 use crate::filter_bank;
 use crate::project::result_rows;
+use crate::region;
 use crate::residual::largest_rank;
 use crate::sinusoids;
 use kinglet_kernels::{Kernels, attend_scratch, frame_cache_bytes, frame_scratch};
@@ -57,7 +58,7 @@ impl Default for Limits {
     }
 }
 
-/// Sizes, all checked: every product of them fits the machine's addresses.
+/// Sizes. Each fits the machine's addresses; what their products need is said by [`buffers!`](crate::region).
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sizes {
     /// Samples of the longest utterance.
@@ -119,8 +120,8 @@ pub(crate) struct Sizes {
     /// Samples that one step of the frontend reads.
     pub(crate) step_samples: usize,
     /// Values of the largest intermediate result of a frontend step, at even and odd positions of the chain.
-    pub(crate) convolution_even: usize,
-    pub(crate) convolution_odd: usize,
+    pub(crate) convolution_even: u64,
+    pub(crate) convolution_odd: u64,
     /// Longest row that a frontend convolution quantizes.
     pub(crate) convolution_inputs: usize,
     /// Longest row that a frontend convolution splits in two; zero when none does.
@@ -223,6 +224,11 @@ impl Sizes {
         Ok(Self { frames: kept + KEPT_STEP - 1 + frames, encoder_caches: config.layers, ..sizes })
     }
 
+    /// Values of the encoder's states: `[frames, inputs or width]`.
+    pub(crate) fn encoder_states(&self) -> u64 {
+        region::count([self.frames as u64, self.encoder_state() as u64])
+    }
+
     /// Keys of the encoder as floats: of all frames, or only of those that are about to become int8.
     pub(crate) fn encoder_float_keys(&self) -> usize {
         if self.encoder_is_float { self.encoder_floats() } else { self.encoder_pass() }
@@ -239,7 +245,7 @@ impl Sizes {
     }
 
     fn encoder_pass(&self) -> usize {
-        ROWS * self.encoder_rows * self.encoder_attention
+        (ROWS * self.encoder_rows).saturating_mul(self.encoder_attention)
     }
 
     /// Frames that a cache of the encoder holds as int8; none where they are floats.
@@ -324,7 +330,7 @@ impl Sizes {
         for index in (0..count).rev() {
             let Some(convolution) = model.convolutions().nth(index) else { break };
             // The last rows of a product at sixteen bits need room for as many again.
-            let values = (frames + ROWS).saturating_mul(convolution.outputs);
+            let values = region::count([(frames + ROWS) as u64, convolution.outputs as u64]);
             let largest = if index % 2 == 0 { &mut self.convolution_even } else { &mut self.convolution_odd };
             *largest = values.max(*largest);
             let inputs = convolution.linear.weight.inputs();

@@ -15,7 +15,7 @@ use crate::encoder::{self, EncoderBuffers, RotaryTables};
 use crate::error::Error;
 use crate::filter_bank::{self, FilterBankBuffers};
 use crate::frontend::{self, FrontendBuffers};
-use crate::region::{Buffer, Region, buffers, bytes_of};
+use crate::region::{ALIGNMENT, Buffer, Region, addressable, buffers, bytes_of};
 use crate::rotary;
 use crate::running_words::RunningBuffers;
 use crate::search::{Found, Prefix, Search, SearchBuffers};
@@ -28,10 +28,10 @@ use kinglet_model_format::{FrontendKind, Model, Vocabulary};
 buffers! {
     /// Angles of rotary positions, `[positions, rotary width / 2]`.
     TableBuffers(sizes: Sizes) phase "tables" {
-        encoder_cosines: [f32; sizes.frames * sizes.encoder_rotary / 2],
-        encoder_sines: [f32; sizes.frames * sizes.encoder_rotary / 2],
-        decoder_cosines: [f32; sizes.tokens * sizes.decoder_rotary / 2],
-        decoder_sines: [f32; sizes.tokens * sizes.decoder_rotary / 2],
+        encoder_cosines: [f32; sizes.frames, sizes.encoder_rotary / 2],
+        encoder_sines: [f32; sizes.frames, sizes.encoder_rotary / 2],
+        decoder_cosines: [f32; sizes.tokens, sizes.decoder_rotary / 2],
+        decoder_sines: [f32; sizes.tokens, sizes.decoder_rotary / 2],
     }
 }
 
@@ -75,7 +75,7 @@ pub struct Transcriber<'m, 'r> {
 pub fn transcriber_memory(model: &Model<'_>, limits: &Limits) -> Result<usize, Error> {
     let sizes = Sizes::of(model, limits)?;
     // The region itself may begin anywhere.
-    let slack = crate::region::ALIGNMENT;
+    let slack = ALIGNMENT as u64;
     let parts = [
         TableBuffers::bytes(&sizes),
         TranscriptBuffers::bytes(&sizes),
@@ -83,8 +83,8 @@ pub fn transcriber_memory(model: &Model<'_>, limits: &Limits) -> Result<usize, E
         FilterBankBuffers::bytes(&sizes.filter_bank),
         shared_bytes(&sizes),
     ];
-    let total = parts.into_iter().fold(phase_bytes(&sizes), usize::saturating_add).saturating_add(slack);
-    if total > isize::MAX as usize { Err(Error::TooLarge) } else { Ok(total) }
+    let total = parts.into_iter().fold(phase_bytes(&sizes), u64::saturating_add).saturating_add(slack);
+    addressable(total)
 }
 
 /// Calls `each` with every buffer: what `transcriber_memory` adds up, phase by phase, and the hypothesis that a
@@ -109,12 +109,12 @@ pub fn list_buffers(model: &Model<'_>, limits: &Limits, each: &mut dyn FnMut(Buf
 }
 
 /// The encoder's states, and later decoder and search.
-fn shared_bytes(sizes: &Sizes) -> usize {
-    let states = bytes_of::<f32>(sizes.frames * sizes.encoder_state());
+fn shared_bytes(sizes: &Sizes) -> u64 {
+    let states = bytes_of::<f32>(sizes.encoder_states());
     states.max(DecoderBuffers::bytes(sizes).saturating_add(SearchBuffers::bytes(sizes)))
 }
 
-fn phase_bytes(sizes: &Sizes) -> usize {
+fn phase_bytes(sizes: &Sizes) -> u64 {
     let before = FrontendBuffers::bytes(sizes).max(EncoderBuffers::bytes(sizes));
     before.max(CtcBuffers::bytes(sizes)).max(CrossBuffers::bytes(sizes))
 }
@@ -224,7 +224,7 @@ impl<'m, 'r> Transcriber<'m, 'r> {
     /// Frontend and encoder; the states are in `shared` afterwards.
     fn encode(&mut self, samples: &[i16], observer: &mut dyn FnMut(Stage)) -> Result<usize, Error> {
         let (kernels, model, sizes) = (self.kernels, &self.model, &self.sizes);
-        let states = Region::new(self.shared).take::<f32>(sizes.frames * sizes.encoder_state())?;
+        let states = Region::new(self.shared).take::<f32>(sizes.encoder_states())?;
         observer(Stage::Frontend);
         let buffers = FrontendBuffers::carve(self.phase, sizes)?;
         let frames = match model.filter_bank() {
@@ -277,7 +277,7 @@ impl<'m, 'r> Transcriber<'m, 'r> {
         let head = self.model.ctc().ok_or(Error::NoCtcHead)?;
         observer(Stage::Ctc);
         let buffers = CtcBuffers::carve(self.phase, sizes)?;
-        let states = Region::new(self.shared).take::<f32>(sizes.frames * sizes.encoder_state())?;
+        let states = Region::new(self.shared).take::<f32>(sizes.encoder_states())?;
         let allowed = max_tokens(config.tokens.max_per_second, samples).min(sizes.tokens);
         ctc::search(kernels, &head, frames, states, allowed, buffers, &mut self.hypotheses)?;
         let best = match self.decoding {
@@ -317,7 +317,7 @@ impl<'t> DecoderMemory<'t, '_> {
     ) -> Result<(Decoder<'m, 't>, SearchBuffers<'t>), Error> {
         observer(Stage::CrossAttention);
         let mut cross = CrossBuffers::carve(self.phase, sizes)?;
-        let states = Region::new(self.shared).take::<f32>(sizes.frames * sizes.encoder_state())?;
+        let states = Region::new(self.shared).take::<f32>(sizes.encoder_states())?;
         cross_cache::fill(kernels, &model, frames, sizes, states, &mut cross)?;
         observer(Stage::Decoder);
         let mut region = Region::new(self.shared);

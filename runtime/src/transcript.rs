@@ -23,7 +23,7 @@ buffers! {
         /// First and last frame of each token.
         spans: [[u32; 2]; sizes.tokens],
         /// The text. A byte that is not UTF-8 becomes a replacement character of three.
-        text: [u8; sizes.tokens * sizes.piece.max(1) * 3],
+        text: [u8; sizes.tokens, sizes.piece.max(1), 3],
         /// First byte and one past the last byte of each word; first token and one past the last token.
         words: [[u32; 4]; sizes.tokens],
     }

@@ -7,11 +7,11 @@ buffers! {
     /// The prefixes of this frame and of the next; empty where no CTC head is asked for.
     HypothesisBuffers(sizes: Sizes) phase "result" {
         /// `[2][ctc beam][tokens]`.
-        tokens: [u32; 2 * sizes.ctc_beam * sizes.tokens],
+        tokens: [u32; 2, sizes.ctc_beam, sizes.tokens],
         /// `[2][ctc beam][tokens]`: first and last frame of each token.
-        spans: [[u32; 2]; 2 * sizes.ctc_beam * sizes.tokens],
+        spans: [[u32; 2]; 2, sizes.ctc_beam, sizes.tokens],
         /// `[2][ctc beam][tokens]`: log probability of each token.
-        scores: [f32; 2 * sizes.ctc_beam * sizes.tokens],
+        scores: [f32; 2, sizes.ctc_beam, sizes.tokens],
     }
 }
 

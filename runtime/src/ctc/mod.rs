@@ -32,13 +32,13 @@ buffers! {
     /// Working memory of the CTC head; empty where it is not asked for.
     CtcBuffers(sizes: Sizes) phase "ctc" {
         /// `[FRAMES, vocabulary]`.
-        logits: [f32; FRAMES * sizes.ctc_rows * sizes.vocabulary],
+        logits: [f32; FRAMES, sizes.ctc_rows, sizes.vocabulary],
         /// `[2 FRAMES, width]`, where the head splits rows.
         split: [f32; Sizes::split(FRAMES, sizes.ctc_rows, sizes.encoder_width)],
         /// `[FRAMES or 2 FRAMES, width]` quantized.
         rows: [i8; Kernels::quantized_bytes(FRAMES * sizes.ctc_rows, sizes.encoder_width)],
         /// `[FRAMES or 2 FRAMES]`.
-        row_scales: [f32; FRAMES * sizes.ctc_rows],
+        row_scales: [f32; FRAMES, sizes.ctc_rows],
         /// A panel of an int4 matrix as int8.
         room: [i8; sizes.int4_room(FRAMES * sizes.ctc_rows, sizes.encoder_width)],
     }

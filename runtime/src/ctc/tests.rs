@@ -60,7 +60,7 @@ fn search(distributions: &[Vec<f32>], beam: usize, max_tokens: usize) -> Vec<(Ve
         Sizes::of(&model, &Limits { utterance_seconds: 2.0, ..Limits::default() }).expect("sizes")
     });
     let sizes = Sizes { ctc_beam: beam, ..*any };
-    let mut memory = vec![0xa5; HypothesisBuffers::bytes(&sizes) + 64];
+    let mut memory = vec![0xa5; HypothesisBuffers::bytes(&sizes) as usize + 64];
     let buffers = HypothesisBuffers::carve(&mut memory, &sizes).expect("room");
     let mut hypotheses = Hypotheses::new(buffers, &sizes);
     hypotheses.clear(max_tokens);

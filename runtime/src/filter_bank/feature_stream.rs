@@ -2,7 +2,7 @@
 
 use super::{FilterBankBuffers, Stream};
 use crate::error::Error;
-use crate::region::{ALIGNMENT, Region, bytes_of};
+use crate::region::{ALIGNMENT, Region, addressable, bytes_of};
 use kinglet_model_format::{FilterBank, FrontendKind, Model};
 
 /// The encoder's input of a model whose frontend is a filter bank, from samples as they arrive.
@@ -25,7 +25,9 @@ pub fn feature_stream_memory(model: &Model<'_>) -> Result<usize, Error> {
         return Err(Error::NoFilterBank);
     };
     // The region itself may begin anywhere.
-    Ok(FilterBankBuffers::bytes(&Some(bank)) + bytes_of::<f32>(bank.width()) + ALIGNMENT)
+    addressable(
+        FilterBankBuffers::bytes(&Some(bank)) + bytes_of::<f32>(bank.width() as u64) + ALIGNMENT as u64,
+    )
 }
 
 impl<'m, 'r> FeatureStream<'m, 'r> {
@@ -41,7 +43,7 @@ impl<'m, 'r> FeatureStream<'m, 'r> {
         let bank = model.filter_bank().ok_or(Error::NoFilterBank)?;
         let sizes = Some(bank.config);
         let mut region = Region::new(region);
-        let row = region.take(bank.config.width())?;
+        let row = region.take(bank.config.width() as u64)?;
         let mut buffers =
             FilterBankBuffers::carve(region.take_bytes(FilterBankBuffers::bytes(&sizes))?, &sizes)?;
         buffers.fill_tables(&bank);

@@ -50,7 +50,7 @@ fn bank<'a>(
 fn with_buffers<T>(bank: &FilterBank<'_>, act: impl FnOnce(&mut FilterBankBuffers<'_>) -> T) -> T {
     let sizes = Some(bank.config);
     // Whatever was there before must not matter.
-    let mut memory = vec![0xa5; FilterBankBuffers::bytes(&sizes) + 64];
+    let mut memory = vec![0xa5; FilterBankBuffers::bytes(&sizes) as usize + 64];
     let start = memory.as_ptr().align_offset(64);
     let mut buffers = FilterBankBuffers::carve(&mut memory[start..], &sizes).expect("room");
     buffers.fill_tables(bank);

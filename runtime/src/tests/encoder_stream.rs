@@ -124,7 +124,7 @@ fn a_stream_says_what_it_cannot_do() {
     let needed = encoder_stream_memory(&model).expect("a size");
     let mut listed = 0;
     list_encoder_stream_buffers(&model, &mut |buffer| listed += buffer.bytes).expect("a list");
-    assert_eq!(needed, listed + 64);
+    assert_eq!(needed as u64, listed + 64);
     let mut region = vec![0; needed - 1];
     let error = EncoderStream::new(model, Kernels::detect(), &mut region).err();
     assert_eq!(error, Some(Error::RegionTooSmall { needed, given: needed - 1 }));

@@ -135,7 +135,7 @@ fn check_kernels(
     tolerance: &Tolerance,
 ) {
     let mut states = vec![0.0; sizes.frames * sizes.encoder_width];
-    let mut memory = Aligned::new(&vec![0; FrontendBuffers::bytes(sizes)]);
+    let mut memory = Aligned::new(&vec![0; FrontendBuffers::bytes(sizes) as usize]);
     let region = &mut memory.storage[memory.start..];
     let buffers = FrontendBuffers::carve(region, sizes).expect("frontend buffers");
     let frames = frontend::run(kernels, model, samples, buffers, &mut states).expect("frontend");
@@ -150,7 +150,7 @@ fn check_kernels(
     let config = model.config().encoder;
     rotary::fill(config.rotary_base, config.rotary_width, &mut cosines, &mut sines);
     let tables = RotaryTables { cosines: &cosines, sines: &sines };
-    let mut memory = Aligned::new(&vec![0; EncoderBuffers::bytes(sizes)]);
+    let mut memory = Aligned::new(&vec![0; EncoderBuffers::bytes(sizes) as usize]);
     let region = &mut memory.storage[memory.start..];
     let buffers = EncoderBuffers::carve(region, sizes).expect("encoder buffers");
     encoder::run(kernels, model, tables, frames, &mut states, buffers).expect("encoder");
@@ -158,11 +158,11 @@ fn check_kernels(
     assert_close("encoder", &states[..values], &want, tolerance.encoder);
 
     states[..values].copy_from_slice(&want);
-    let mut cross_memory = Aligned::new(&vec![0; CrossBuffers::bytes(sizes)]);
+    let mut cross_memory = Aligned::new(&vec![0; CrossBuffers::bytes(sizes) as usize]);
     let mut cross =
         CrossBuffers::carve(&mut cross_memory.storage[cross_memory.start..], sizes).expect("cross buffers");
     cross_cache::fill(kernels, model, frames, sizes, &states, &mut cross).expect("cross-attention caches");
-    let mut memory = Aligned::new(&vec![0; DecoderBuffers::bytes(sizes)]);
+    let mut memory = Aligned::new(&vec![0; DecoderBuffers::bytes(sizes) as usize]);
     let buffers = DecoderBuffers::carve(&mut memory.storage[memory.start..], sizes).expect("decoder buffers");
     let mut decoder = Decoder::new(kernels, *model, tables, frames, sizes, cross, buffers);
     let want = expected("logits");

@@ -1,9 +1,15 @@
 //! Memory: the sum that is asked for is the sum that is used, and one byte less is refused.
 
 use super::parity::packed;
-use crate::{Error, Limits, Recognizer, SegmenterConfig, Transcriber, memory_required, transcriber_memory};
+use super::variant::pack_variant;
+use crate::region::{addressable, bytes_of, count};
+use crate::{
+    Error, Limits, Recognizer, SegmenterConfig, Transcriber, list_buffers, memory_required,
+    transcriber_memory,
+};
 use kinglet_kernels::Kernels;
 use kinglet_model_format::Model;
+use kinglet_model_format::pack::PackOptions;
 use std::vec;
 
 #[test]
@@ -48,5 +54,46 @@ fn limits_out_of_range_are_refused() {
     for beam in [0, 9, usize::MAX] {
         let limits = Limits { utterance_seconds: 2.0, beam, ..Limits::default() };
         assert!(matches!(memory_required(&model, &limits), Err(Error::Limit { .. })), "{beam}");
+    }
+}
+
+#[test]
+fn what_this_machine_cannot_address_is_refused_with_the_number_needed() {
+    // A frame a sample and a hundred tokens a second: 960,000 frames, for each of which 48,000 columns keep a byte.
+    let words = [
+        ("\"frame_shift\": 160", "\"frame_shift\": 1"),
+        ("\"stride\": 6", "\"stride\": 1"),
+        ("16.666666666666668", "100.0"),
+    ];
+    let file = pack_variant("sanm", &words, &[], &PackOptions::default()).expect("it packs");
+    let model = Model::parse(file.bytes()).expect("a model");
+    let limits = Limits { utterance_seconds: 60.0, beam: 8, ..Limits::default() };
+    let mut attention = 0;
+    list_buffers(&model, &limits, &mut |buffer| {
+        attention += buffer.bytes * u64::from(buffer.name == "attention")
+    })
+    .expect("a list");
+    assert_eq!(attention, 48_000 * (960_000u64 - 399).next_multiple_of(16));
+    let needed = match memory_required(&model, &limits) {
+        Ok(needed) => needed as u64,
+        Err(Error::TooLarge { needed }) if usize::BITS == 32 => needed,
+        Err(error) => panic!("{error}"),
+    };
+    assert!((attention..2 * attention).contains(&needed), "{needed}");
+    let error = Transcriber::new(model, Kernels::detect(), limits, &mut []).err();
+    assert!(
+        matches!(error, Some(Error::TooLarge { .. } | Error::RegionTooSmall { given: 0, .. })),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn sizes_stop_at_the_largest_number() {
+    assert_eq!(count([1 << 20, 1 << 20, 1 << 20, 1 << 20]), u64::MAX);
+    assert_eq!(bytes_of::<u32>(u64::MAX / 4), u64::MAX);
+    let most = isize::MAX as u64;
+    assert_eq!(addressable(most), Ok(isize::MAX as usize));
+    for needed in [most + 1, u64::MAX] {
+        assert_eq!(addressable(needed), Err(Error::TooLarge { needed }));
     }
 }

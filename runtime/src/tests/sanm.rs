@@ -29,8 +29,8 @@ pub(super) fn float() -> PackOptions {
 }
 
 /// Memory for a set of buffers.
-pub(super) fn memory(bytes: usize) -> Aligned {
-    Aligned::new(&vec![0xA5; bytes])
+pub(super) fn memory(bytes: u64) -> Aligned {
+    Aligned::new(&vec![0xA5; bytes as usize])
 }
 
 fn limits(beam: usize) -> Limits {
