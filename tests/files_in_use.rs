@@ -129,9 +129,8 @@ fn a_killed_program_leaves_whole_files_only() {
         for entry in std::fs::read_dir(&output).expect("it is there") {
             let path = entry.expect("listed").path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            // What was being written has a name that says so.
-            if name.starts_with('.') {
-                assert!(name.ends_with(".partial"), "{name}");
+            // Where files cannot be without a name, it says what they are.
+            if name.starts_with('.') && name.ends_with(".partial") {
                 continue;
             }
             let number = name.trim_end_matches(".json");
@@ -141,4 +140,53 @@ fn a_killed_program_leaves_whole_files_only() {
         killed_in_the_midst += usize::from(finished(&output) < 12);
     }
     assert!(killed_in_the_midst > 0, "it was always too late");
+}
+
+/// What the process is writing into `folder` at this moment: nothing, or a file as its system calls it.
+#[cfg(target_os = "linux")]
+fn being_written(process: u32, folder: &str) -> Option<String> {
+    let descriptors = std::fs::read_dir(format!("/proc/{process}/fd")).ok()?;
+    let mut files = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    files.find(|file| file.starts_with(folder)).map(|file| file.to_string_lossy().into_owned())
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn of_a_killed_program_nothing_half_written_is_left() {
+    if emulated() {
+        return eprintln!("skipped: under emulation");
+    }
+    let folder = Folder::new();
+    let kernel = folder.write("kernel", b"any");
+    let output = folder.path("out");
+    for attempt in 0..20 {
+        let mut child = kinglet()
+            .args(["--quiet", "flash", "--board", "virt", "--kernel", &kernel, "--model", "models/en.kgl"])
+            .args(["--audio", "tests/data/speech/selfish.flac", "--out", &output])
+            .spawn()
+            .expect("it starts");
+        let written = loop {
+            if let Some(written) = being_written(child.id(), &output) {
+                break written;
+            }
+            assert!(child.try_wait().expect("it runs").is_none(), "too fast to be seen");
+        };
+        // It is flushed to the disk as a whole, so that some of these come before its end.
+        std::thread::sleep(Duration::from_millis(attempt));
+        child.kill().expect("SIGKILL");
+        child.wait().expect("it ends");
+        let hidden = |name: &String| name.starts_with('.');
+        let left: Vec<String> = std::fs::read_dir(&output)
+            .expect("it is there")
+            .map(|entry| entry.expect("listed").file_name().to_string_lossy().into_owned())
+            .filter(hidden)
+            .collect();
+        if written.ends_with(".partial") {
+            return eprintln!("skipped: the temporary folder's filesystem has no files without a name");
+        }
+        assert!(left.is_empty(), "{left:?}");
+    }
+    let whole = 64 << 20;
+    let images = std::fs::metadata(folder.path("out/flash.img")).map(|image| image.len());
+    assert!(images.is_err() || images.is_ok_and(|bytes| bytes == whole), "what has its name is whole");
 }
