@@ -83,6 +83,44 @@ fn a_model_that_was_read_may_shrink() {
     assert_eq!(out.matches("selfish").count(), 2, "{out}");
 }
 
+#[cfg(all(feature = "microphone", target_os = "linux"))]
+#[test]
+fn a_model_replaced_while_listening_is_used_to_the_end() {
+    use common::microphone::{Format, Microphone, usual_speed};
+    use std::io::{BufRead, BufReader};
+
+    let Some(microphone) = Microphone::new() else { return };
+    let model = microphone.folder.path("model.kgl");
+    for (option, shrinks) in [(None, false), (Some("--no-mmap"), true)] {
+        std::fs::copy("models/en.kgl", &model).expect("copied");
+        let format = Format { rate: 16_000, channels: 1, samples: "s16" };
+        let mut child = kinglet()
+            .args(["listen", "--device", "pipe", "--format", "json", "--capture", &format.argument()])
+            .args(["--partial-interval", "0", "--model", &model])
+            .args(option)
+            .env("ALSA_CONFIG_PATH", &microphone.configuration)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let opened = lines.next().expect("it tells of the device").expect("text");
+        assert!(opened.contains(r#""state":"opened""#), "{opened}");
+        // Not a word has been said yet.
+        if shrinks {
+            OpenOptions::new().write(true).open(&model).and_then(|file| file.set_len(100)).expect("cut");
+        } else {
+            let new = microphone.folder.write("new.kgl", b"no model at all");
+            std::fs::rename(new, &model).expect("renamed");
+        }
+        let speaker = microphone.speak(&recording("selfish.flac"), format, usual_speed());
+        let said = lines.map(|line| line.expect("text")).find(|line| line.contains(r#""event":"final""#));
+        assert!(said.as_ref().is_some_and(|said| said.contains("selfish")), "{option:?}: {said:?}");
+        common::interrupt(child.id());
+        assert!(child.wait().expect("it ends").success());
+        speaker.stop();
+    }
+}
+
 /// Files in `folder` that have their names.
 fn finished(folder: &str) -> usize {
     let names = std::fs::read_dir(folder).into_iter().flatten();
