@@ -3,10 +3,15 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::{ChildStdout, Stdio};
+use std::thread;
+use std::time::Duration;
 
-use common::microphone::{Format, Microphone, device, faulty_type, file_device, usual_speed};
+use common::microphone::{Format, Microphone, NONBLOCK, device, faulty_type, file_device, usual_speed};
 use common::{Folder, emulated, interrupt, kinglet, recording};
 use serde_json::Value;
 
@@ -172,4 +177,104 @@ fn a_device_that_is_unplugged_is_told_of_waited_for_and_taken_up_again() {
     }
     assert!(child.wait().expect("it ends").success());
     assert!(states.starts_with(&["opened".into(), "lost".into(), "opened".into()]), "{states:?}");
+}
+
+/// The next event of this kind.
+fn until(printed: &mut BufReader<ChildStdout>, kind: &str) -> Value {
+    loop {
+        let mut line = String::new();
+        assert!(printed.read_line(&mut line).expect("text") > 0, "it ended before `{kind}`");
+        if line.trim().is_empty() {
+            continue;
+        }
+        let event: Value = serde_json::from_str(&line).expect("a JSON object on each line");
+        if event["event"] == kind {
+            return event;
+        }
+    }
+}
+
+/// Fills the pipe that the program prints into, with empty lines: from here on it waits until somebody reads.
+fn stall(printed: &ChildStdout) {
+    let pipe = format!("/proc/self/fd/{}", printed.as_raw_fd());
+    let mut pipe = OpenOptions::new().write(true).custom_flags(NONBLOCK).open(pipe).expect("it opens");
+    loop {
+        match pipe.write(b"\n") {
+            Ok(_) => {}
+            Err(cause) if cause.kind() == ErrorKind::WouldBlock => return,
+            Err(cause) => panic!("{cause}"),
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_while_the_program_is_held_up_is_lost_and_told() {
+    /// What the ring holds, and more than pipe and ALSA do.
+    const RING: f64 = 10.0;
+    const ELSEWHERE: f64 = 5.0;
+    let Some(microphone) = Microphone::new() else { return };
+    let mut child = kinglet()
+        .args(["listen", "--device", "pipe", "--format", "json", "--capture", &PLAIN.argument()])
+        .args(["--partial-interval", "0"])
+        .env("ALSA_CONFIG_PATH", &microphone.configuration)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut printed = BufReader::new(child.stdout.take().expect("piped"));
+    let silence = microphone.speak(&[], PLAIN, usual_speed());
+    // The level of a second: the program has recognised some audio, and has a pace.
+    until(&mut printed, "level");
+    stall(printed.get_ref());
+    let begun = silence.seconds();
+    while silence.seconds() < begun + RING + 2.0 * ELSEWHERE {
+        assert!(child.try_wait().expect("it runs").is_none(), "it ended");
+        thread::sleep(Duration::from_millis(10));
+    }
+    let overrun = until(&mut printed, "overrun");
+    let lost = overrun["lost_seconds"].as_f64().expect("a number");
+    assert!(lost > 0.5 && lost < silence.seconds() - begun - RING + ELSEWHERE, "{overrun}");
+    assert_eq!(overrun["device_overruns"], 0);
+    let behind = until(&mut printed, "behind");
+    let waiting = behind["waiting_seconds"].as_f64().expect("a number");
+    assert!((RING / 2.0..=RING).contains(&waiting), "{behind}");
+    assert!(behind["speed"].as_f64().is_some_and(|speed| speed > 0.0), "{behind}");
+    // It goes on as if nothing had been.
+    let speaker = microphone.speak(&recording("selfish.flac"), PLAIN, usual_speed());
+    silence.stop();
+    let said = until(&mut printed, "final");
+    assert!(text(&said, "text").contains("selfish"), "{said}");
+    interrupt(child.id());
+    assert!(child.wait().expect("it ends").success());
+    speaker.stop();
+}
+
+#[test]
+fn what_the_device_loses_is_told() {
+    let folder = Folder::new();
+    let Some(faulty) = faulty_type(&folder) else { return };
+    let configuration = faulty + &device("usb", "type faulty\n overrun_ms 300");
+    let mut child = kinglet()
+        .args(["listen", "--device", "usb", "--format", "json"])
+        .env("ALSA_CONFIG_PATH", folder.write("asoundrc", configuration.as_bytes()))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let (mut overruns, mut levels) = (0, 0);
+    for line in BufReader::new(child.stdout.take().expect("piped")).lines() {
+        let event: Value = serde_json::from_str(&line.expect("text")).expect("a JSON object on each line");
+        match text(&event, "event") {
+            "overrun" => {
+                assert_eq!(event["lost_seconds"], 0.0, "{event}");
+                overruns += event["device_overruns"].as_u64().expect("a number");
+            }
+            // Audio goes on behind it.
+            "level" if overruns > 0 => levels += 1,
+            _ => {}
+        }
+        if levels == 2 {
+            interrupt(child.id());
+        }
+    }
+    assert!(child.wait().expect("it ends").success());
+    assert_eq!(overruns, 1);
 }

@@ -5,6 +5,7 @@
  *     pcm.NAME { type faulty open_error 16 }          opening fails with this errno (16: busy)
  *     pcm.NAME { type faulty lasts_ms 500 path FILE } recording ends after half a second; while FILE exists, opening fails with
  *                                                     ENODEV, and the device makes FILE when it ends
+ *     pcm.NAME { type faulty overrun_ms 500 }         once, after half a second, samples are lost
  *
  * It offers 16 kHz, one channel, 16 bits and nothing else. */
 #include <alsa/asoundlib.h>
@@ -16,6 +17,7 @@ enum { RATE = 16000 };
 struct faulty {
     snd_pcm_ioplug_t plug;
     long lasts_ms;
+    long overrun_ms;
     char path[256];
     int gone;
     struct timespec begun;
@@ -59,6 +61,10 @@ static snd_pcm_sframes_t pointer(snd_pcm_ioplug_t *plug)
         device->gone = 1;
         return -ENODEV;
     }
+    if (device->overrun_ms > 0 && now > device->overrun_ms) {
+        device->overrun_ms = 0;
+        return -EPIPE;
+    }
     return (snd_pcm_sframes_t)(now * (RATE / 1000) % plug->buffer_size);
 }
 
@@ -97,6 +103,8 @@ SND_PCM_PLUGIN_DEFINE_FUNC(faulty)
             snd_config_get_integer(node, &open_error);
         else if (!strcmp(id, "lasts_ms"))
             snd_config_get_integer(node, &device->lasts_ms);
+        else if (!strcmp(id, "overrun_ms"))
+            snd_config_get_integer(node, &device->overrun_ms);
         else if (!strcmp(id, "path") && !snd_config_get_string(node, &text))
             snprintf(device->path, sizeof device->path, "%s", text);
     }

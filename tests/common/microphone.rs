@@ -5,14 +5,14 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use super::{Folder, emulated};
 
 /// `O_NONBLOCK` of Linux on x86-64 and AArch64.
-const NONBLOCK: i32 = 0o4000;
+pub const NONBLOCK: i32 = 0o4000;
 /// Silence behind a recording, long enough for the utterance to end.
 const PAUSE: usize = 40_000;
 
@@ -82,8 +82,8 @@ impl Microphone {
         all.extend_from_slice(samples);
         all.extend([0.0; PAUSE]);
         let (speech, silence) = (format.bytes(&all), format.bytes(&[0.0; 800]));
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
+        let (stop, pieces) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stopped, spoken) = (Arc::clone(&stop), Arc::clone(&pieces));
         let thread = thread::spawn(move || {
             // A device is opened more than once before it records. With a reader of our own the pipe never breaks in between, and
             // without blocking nothing waits for a program that has ended.
@@ -102,20 +102,28 @@ impl Microphone {
                         Err(cause) => panic!("the pipe cannot be written to: {cause}"),
                     }
                 }
+                spoken.fetch_add(1, Ordering::Relaxed);
                 thread::sleep(Duration::from_secs_f64(0.05 / speed));
             }
         });
-        Speaker { stop, thread }
+        Speaker { stop, pieces, thread }
     }
 }
 
 /// Somebody who speaks into a microphone.
 pub struct Speaker {
     stop: Arc<AtomicBool>,
+    /// Of 50 ms.
+    pieces: Arc<AtomicUsize>,
     thread: thread::JoinHandle<()>,
 }
 
 impl Speaker {
+    /// Seconds of audio that went into the pipe.
+    pub fn seconds(&self) -> f64 {
+        self.pieces.load(Ordering::Relaxed) as f64 * 0.05
+    }
+
     pub fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("it ends");
