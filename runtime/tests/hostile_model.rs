@@ -13,9 +13,14 @@ use files::attacks::attacks;
 use files::{TABLE_END, Victim, models};
 use kinglet_model_format::{Model, SectionKind};
 use std::ops::RangeInclusive;
+use std::thread;
+use std::time::Instant;
 
 /// A changed model may ask for more than the tiny one does; beyond this the caller would refuse.
 const MOST_MEMORY: usize = 64 << 20;
+
+/// Audio for one change, in samples: a few frames of each model's encoder. The least number of tokens is decoded anyway.
+const SAMPLES: u32 = 1_600;
 
 /// What became of changed models.
 #[derive(Default, Debug)]
@@ -33,35 +38,94 @@ impl Tally {
             Outcome::Ran => self.ran += 1,
         }
     }
+
+    fn join(self, other: Self) -> Self {
+        Self {
+            refused: self.refused + other.refused,
+            too_large: self.too_large + other.too_large,
+            ran: self.ran + other.ran,
+        }
+    }
 }
 
-/// Runs `file` with each of `changes` made to every byte, `step` bytes apart, of the sections `kinds`.
+/// A share of the work, `(index, count)`: every `count`-th byte from the `index`-th on.
+type Share = (usize, usize);
+
+/// The share of this process, which `KINGLET_SHARE=2/8` makes the second of eight. What takes hours can so be done in pieces.
+fn share() -> Share {
+    let Ok(text) = std::env::var("KINGLET_SHARE") else { return (0, 1) };
+    let parts = text.split_once('/').and_then(|(part, of)| Some((part.parse().ok()?, of.parse().ok()?)));
+    let (part, of): (usize, usize) = parts.expect("KINGLET_SHARE is PART/COUNT, as in 2/8");
+    assert!((1..=of).contains(&part), "KINGLET_SHARE={text}");
+    (part - 1, of)
+}
+
+/// Says which change broke a promise.
+struct Place(SectionKind, usize, u8);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            eprintln!("with {:#04x} at byte {} of the file, in section `{}`", self.2, self.1, self.0);
+        }
+    }
+}
+
+type Change<'c> = &'c (dyn Fn(u8) -> u8 + Sync);
+
+/// Runs `file` with each of `changes` made to every byte, `step` bytes apart, of the sections `kinds`, on all processors.
 fn change_bytes(
     name: &str,
     file: &[u8],
     kinds: &[SectionKind],
     step: usize,
-    changes: &[&dyn Fn(u8) -> u8],
+    changes: &[Change<'_>],
+) -> Tally {
+    let begun = Instant::now();
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let (part, of) = share();
+    let tally = thread::scope(|scope| {
+        let run = |index| change_share(file, kinds, step, changes, (part * threads + index, of * threads));
+        let workers: Vec<_> = (0..threads).map(|index| scope.spawn(move || run(index))).collect();
+        let tallies = workers.into_iter().map(|worker| worker.join().expect("no change breaks it"));
+        tallies.fold(Tally::default(), Tally::join)
+    });
+    let seconds = begun.elapsed().as_secs_f64();
+    println!(
+        "{name}, {} bytes, part {} of {of}, {kinds:?}: {tally:?} in {seconds:.0} s",
+        file.len(),
+        part + 1
+    );
+    tally
+}
+
+fn change_share(
+    file: &[u8],
+    kinds: &[SectionKind],
+    step: usize,
+    changes: &[Change<'_>],
+    (index, count): Share,
 ) -> Tally {
     let mut victim = Victim::new(file);
-    let (audio, sections) = (chirp(4_800), victim.sections());
+    let (audio, sections) = (chirp(SAMPLES), victim.sections());
     let mut region = Vec::new();
     let mut tally = Tally::default();
     for &kind in kinds {
-        let (index, place) = (kind as usize, sections[kind as usize]);
-        for position in (place.0..place.1).step_by(step) {
+        let (section, place) = (kind as usize, sections[kind as usize]);
+        for position in (place.0..place.1).step_by(step).skip(index).step_by(count) {
             let before = victim.bytes()[position];
             for change in changes {
-                victim.bytes_mut()[position] = change(before);
-                victim.mend_section(index, place);
+                let after = change(before);
+                let _place = Place(kind, position, after);
+                victim.bytes_mut()[position] = after;
+                victim.mend_section(section, place);
                 tally.add(run(victim.bytes(), &audio, MOST_MEMORY, &mut region));
             }
             victim.bytes_mut()[position] = before;
         }
-        victim.mend_section(index, place);
+        victim.mend_section(section, place);
     }
     assert!(victim.bytes() == file, "the test put everything back");
-    println!("{name}, {} bytes, {kinds:?}: {tally:?}", file.len());
     tally
 }
 
@@ -94,7 +158,7 @@ fn what_other_loaders_fell_for_is_refused_or_runs() {
         let mut tally = Tally::default();
         for attack in attacks(&file) {
             let victim = Victim::new(&attack.bytes);
-            tally.add(run(victim.bytes(), &chirp(4_800), MOST_MEMORY, &mut region));
+            tally.add(run(victim.bytes(), &chirp(SAMPLES), MOST_MEMORY, &mut region));
         }
         println!("{name}: {tally:?}");
         assert!(tally.refused > 60, "{name}: {tally:?}");
@@ -118,7 +182,7 @@ const TABLES: [SectionKind; 5] = [
 
 #[test]
 fn any_byte_of_the_tables_may_be_wrong() {
-    let changes: [&dyn Fn(u8) -> u8; 4] = [&|b| b ^ 1, &|b| b ^ 0x80, &|b| b.wrapping_add(1), &|_| 0xFF];
+    let changes: [Change<'_>; 4] = [&|b| b ^ 1, &|b| b ^ 0x80, &|b| b.wrapping_add(1), &|_| 0xFF];
     for (name, file) in models::all() {
         // The larger ones differ in little.
         let smallest = ["sanm-chunk", "memory", "kaldi"].contains(&name);
@@ -131,7 +195,7 @@ fn any_byte_of_the_tables_may_be_wrong() {
 #[test]
 fn any_byte_of_the_weights_may_be_wrong() {
     for (name, file) in models::all() {
-        let changes: [&dyn Fn(u8) -> u8; 2] = [&|_| 0x7F, &|_| 0x80];
+        let changes: [Change<'_>; 2] = [&|_| 0x7F, &|_| 0x80];
         let tally = change_bytes(name, &file, &[SectionKind::Data], 611, &changes);
         assert!(tally.ran > 0, "weights are free: {tally:?}");
     }
@@ -140,7 +204,7 @@ fn any_byte_of_the_weights_may_be_wrong() {
 /// Every bit of every byte.
 fn any_bit(name: &str, file: &[u8]) {
     let bits = [0, 1, 2, 3, 4, 5, 6, 7].map(|bit| move |byte: u8| byte ^ (1 << bit));
-    let changes: Vec<&dyn Fn(u8) -> u8> = bits.iter().map(|bit| bit as &dyn Fn(u8) -> u8).collect();
+    let changes: Vec<Change<'_>> = bits.iter().map(|bit| bit as Change<'_>).collect();
     change_bytes(name, file, &SectionKind::ALL, 1, &changes);
     cut_anywhere(file, 1);
 }
@@ -149,7 +213,7 @@ fn any_bit(name: &str, file: &[u8]) {
 fn any_value(name: &str, file: &[u8], kinds: &[SectionKind]) {
     const OTHERS: RangeInclusive<u8> = 1..=u8::MAX;
     let values: Vec<_> = OTHERS.map(|change| move |byte: u8| byte ^ change).collect();
-    let changes: Vec<&dyn Fn(u8) -> u8> = values.iter().map(|value| value as &dyn Fn(u8) -> u8).collect();
+    let changes: Vec<Change<'_>> = values.iter().map(|value| value as Change<'_>).collect();
     change_bytes(name, file, kinds, 1, &changes);
 }
 
