@@ -12,6 +12,13 @@ fn tiny() -> Victim {
 }
 
 #[test]
+fn models_of_every_kind_can_be_walked_through() {
+    for (name, file) in models::all() {
+        assert!(visit(&Model::parse(Victim::new(&file).bytes()).expect(name)) > 0);
+    }
+}
+
+#[test]
 fn a_changed_byte_is_found() {
     let mut file = tiny();
     let data = Model::parse(file.bytes()).expect("a model").sections()[SectionKind::Data as usize].offset;

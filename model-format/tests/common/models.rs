@@ -15,9 +15,22 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data").join(name)
 }
 
+/// What `pack` makes. Packing takes long under an interpreter: where the environment names a folder in `KINGLET_PACKED`, what
+/// was packed before is read from it.
+fn kept(name: &str, pack: impl FnOnce() -> Vec<u8>) -> Vec<u8> {
+    let Some(folder) = std::env::var_os("KINGLET_PACKED") else { return pack() };
+    let path = Path::new(&folder).join(name).with_extension("kgl");
+    if let Ok(bytes) = std::fs::read(&path) {
+        return bytes;
+    }
+    let bytes = pack();
+    std::fs::write(&path, &bytes).expect("the folder can be written");
+    bytes
+}
+
 /// A checkpoint among the test data, packed whole in int8.
 pub fn packed(name: &str) -> Vec<u8> {
-    packed_with(name, &PackOptions::default())
+    kept(name, || packed_with(name, &PackOptions::default()))
 }
 
 /// The same, packed otherwise.
@@ -35,24 +48,21 @@ pub fn all() -> Vec<(&'static str, Vec<u8>)> {
     };
     let blocks = |block, weights| {
         let sparse = Some(Sparse { block, sparsity: Some(0.5) });
-        packed_with("tiny-odd", &PackOptions { weights, sparse, ..PackOptions::default() })
+        ("tiny-odd", PackOptions { weights, sparse, ..PackOptions::default() })
     };
     let sharing =
         Sharing { groups: Groups { encoder: Some(2), decoder: Some(2) }, residual_rank: 4, diagonal: true };
-    vec![
-        ("tiny", packed("tiny")),
-        ("tiny-odd", packed("tiny-odd")),
-        ("tiny-odd-int4", packed_with("tiny-odd", &int4)),
+    let variants = [
+        ("tiny-odd-int4", ("tiny-odd", int4)),
         ("tiny-odd-16x4", blocks(BlockShape::Outputs16Inputs4, Weights::Int8)),
         ("tiny-odd-4x16-int4", blocks(BlockShape::Outputs4Inputs16, INT4)),
         ("tiny-odd-4x4", blocks(BlockShape::Outputs4Inputs4, Weights::Int8)),
-        ("tiny-shared", packed_with("tiny", &PackOptions { sharing, ..PackOptions::default() })),
-        ("sanm", packed("sanm")),
-        ("sanm-chunk", packed("sanm-chunk")),
-        ("shared", packed("shared")),
-        ("memory", memory()),
-        ("kaldi", kaldi()),
-    ]
+        ("tiny-shared", ("tiny", PackOptions { sharing, ..PackOptions::default() })),
+    ];
+    let plain = ["tiny", "tiny-odd", "sanm", "sanm-chunk", "shared"].map(|name| (name, packed(name)));
+    let variants =
+        variants.map(|(name, (fixture, options))| (name, kept(name, || packed_with(fixture, &options))));
+    plain.into_iter().chain(variants).chain([("memory", memory()), ("kaldi", kaldi())]).collect()
 }
 
 /// The smallest model with memories in encoder and decoder, chunks, matrices in blocks and in four bits, and layers
@@ -77,7 +87,7 @@ pub fn memory() -> Vec<u8> {
         },
         ..PackOptions::default()
     };
-    random(&config(frontend, encoder, decoder, ""), &options).expect("it packs")
+    kept("memory", || random(&config(frontend, encoder, decoder, ""), &options).expect("it packs"))
 }
 
 /// What is said of a model whose decoder never attends to the encoder.
@@ -98,7 +108,7 @@ pub fn kaldi() -> Vec<u8> {
     let decoder = r#""layers": 1, "activation": "gelu", "positions": "none""#;
     let ctc = r#""ctc": {"blank": 0, "activation_bits": 16},"#;
     let options = PackOptions { embedding: INT4, ..PackOptions::default() };
-    random(&config(frontend, encoder, decoder, ctc), &options).expect("it packs")
+    kept("kaldi", || random(&config(frontend, encoder, decoder, ctc), &options).expect("it packs"))
 }
 
 fn config(frontend: &str, encoder: &str, decoder: &str, ctc: &str) -> String {
