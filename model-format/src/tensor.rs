@@ -331,7 +331,9 @@ fn check_values(id: u32, tensor: &Tensor<'_>) -> Result<(), Rule> {
             let Some(Int4Scales { scales, multipliers, .. }) = tensor.int4_scales() else {
                 return Err(Rule::TensorLength(id));
             };
-            if multipliers.iter().any(|pair| pair & 0xf == 0 || pair >> 4 == 0) {
+            // Without a branch for each, so that vectors of them are looked at: every half must have a bit.
+            let bits = |pair: u8| pair | pair >> 1 | pair >> 2 | pair >> 3;
+            if multipliers.iter().fold(0x11, |all, &pair| all & bits(pair)) != 0x11 {
                 return Err(Rule::Multiplier(id));
             }
             scales.iter().all(|scale| scale.is_finite())
