@@ -89,7 +89,7 @@ fn a_recording_that_fits_into_one_utterance_is_not_cut() {
         let places: Vec<_> =
             cut_whole.iter().map(|segment| (segment.start_sample, segment.end_sample)).collect();
         assert_eq!(places, whole, "chunks of {chunk}");
-        assert!((length / 2..length).contains(&cut_whole[0].voiced_samples), "{cut_whole:?}");
+        assert!((16_000..length).contains(&cut_whole[0].voiced_samples), "{cut_whole:?}");
         assert_eq!(cut(&vec![0.0; 40_000], 3.0, chunk), [], "silence, chunks of {chunk}");
     }
     // Longer than an utterance: cut where speech begins and ends, whatever the chunks.

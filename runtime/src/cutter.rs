@@ -14,6 +14,10 @@ use crate::{FRAME_SAMPLES, SAMPLE_RATE};
 /// Audio is moved to the front of its buffer only when this many samples can be dropped at once.
 const SLACK_SAMPLES: usize = SAMPLE_RATE as usize;
 
+/// A short recording is listened to until so much of it is voiced (2.1 s): that somebody speaks is certain earlier, and a single word may
+/// be too few for so much ([`Transcript::if_spoken`](crate::Transcript::if_spoken)).
+const ENOUGH_VOICED: u64 = 2 * SAMPLE_RATE as u64 + SAMPLE_RATE as u64 / 10;
+
 /// Cuts samples into utterances and keeps their audio. `B` is the buffer, [`Cutter::room`] samples long.
 pub struct Cutter<B> {
     segmenter: Segmenter,
@@ -122,16 +126,35 @@ impl<B: AsRef<[i16]> + AsMut<[i16]>> Cutter<B> {
 
     fn show_all(&mut self) {
         while self.pending.is_none() && self.segmenter.position() < self.position() {
-            self.drop_before(self.segmenter.keep_from().min(self.segmenter.position()));
-            let seen = self.segmenter.position().saturating_sub(self.first) as usize;
-            let unseen = self.samples.as_ref().get(seen..self.length).unwrap_or(&[]);
-            let mut frame = [0.0; FRAME_SAMPLES];
-            for (value, &sample) in frame.iter_mut().zip(unseen) {
-                *value = f32::from(sample) / 32768.0;
-            }
-            let shown = frame.get(..unseen.len().min(FRAME_SAMPLES)).unwrap_or(&[]);
-            self.pending = self.segmenter.push(shown).segment;
+            self.show_frame();
         }
+    }
+
+    fn show_frame(&mut self) {
+        self.drop_before(self.segmenter.keep_from().min(self.segmenter.position()));
+        let seen = self.segmenter.position().saturating_sub(self.first) as usize;
+        let unseen = self.samples.as_ref().get(seen..self.length).unwrap_or(&[]);
+        let mut frame = [0.0; FRAME_SAMPLES];
+        for (value, &sample) in frame.iter_mut().zip(unseen) {
+            *value = f32::from(sample) / 32768.0;
+        }
+        let shown = frame.get(..unseen.len().min(FRAME_SAMPLES)).unwrap_or(&[]);
+        self.pending = self.segmenter.push(shown).segment;
+    }
+
+    /// Voiced samples of a short recording, as far as it had to be listened to; `None` where nobody speaks.
+    fn voiced_samples(&mut self) -> Option<u64> {
+        while self.segmenter.position() < self.position() {
+            self.show_frame();
+            if let Some(segment) = self.pending.take() {
+                return Some(segment.voiced_samples);
+            }
+            let running = self.segmenter.running().filter(|running| running.kept);
+            if let Some(running) = running.filter(|running| running.voiced_samples >= ENOUGH_VOICED) {
+                return Some(running.voiced_samples);
+            }
+        }
+        self.segmenter.finish().map(|segment| segment.voiced_samples)
     }
 
     /// What is left at the end of the stream.
@@ -141,9 +164,8 @@ impl<B: AsRef<[i16]> + AsMut<[i16]>> Cutter<B> {
             State::Cutting => self.segmenter.finish(),
             State::Opening => {
                 self.state = State::Ended;
-                self.show_all();
-                let spoken = self.pending.take().or_else(|| self.segmenter.finish());
-                spoken.map(|spoken| Segment { start_sample: 0, end_sample: self.position(), ..spoken })
+                let voiced_samples = self.voiced_samples()?;
+                Some(Segment { start_sample: 0, end_sample: self.position(), voiced_samples })
             }
         }
     }

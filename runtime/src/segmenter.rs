@@ -29,7 +29,7 @@ pub struct Segment {
     pub start_sample: u64,
     /// One past the last sample.
     pub end_sample: u64,
-    /// How many of them lie in voiced frames. A recording that is taken whole counts them up to its first pause.
+    /// How many of them lie in voiced frames. A recording that is taken whole counts the first two seconds of them.
     pub voiced_samples: u64,
 }
 
