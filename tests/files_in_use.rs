@@ -102,6 +102,8 @@ fn a_model_replaced_while_listening_is_used_to_the_end() {
             .stdout(Stdio::piped())
             .spawn()
             .expect("it starts");
+        // The device opens once somebody holds the other end of its pipe.
+        let silence = microphone.speak(&[], format, usual_speed());
         let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
         let opened = lines.next().expect("it tells of the device").expect("text");
         assert!(opened.contains(r#""state":"opened""#), "{opened}");
@@ -113,7 +115,9 @@ fn a_model_replaced_while_listening_is_used_to_the_end() {
             std::fs::rename(new, &model).expect("renamed");
         }
         let speaker = microphone.speak(&recording("selfish.flac"), format, usual_speed());
-        let said = lines.map(|line| line.expect("text")).find(|line| line.contains(r#""event":"final""#));
+        silence.stop();
+        let said =
+            lines.by_ref().map(|line| line.expect("text")).find(|line| line.contains(r#""event":"final""#));
         assert!(said.as_ref().is_some_and(|said| said.contains("selfish")), "{option:?}: {said:?}");
         common::interrupt(child.id());
         assert!(child.wait().expect("it ends").success());
