@@ -99,6 +99,8 @@ fn words_run_in_one_line_and_leave_nothing_behind() {
     // Of a line that is longer than the screen the end is shown.
     assert!(seen.iter().any(|line| line.starts_with("... ") && line.len() > COLUMNS / 2), "{seen:?}");
     let text = screen.join("\n");
+    // A machine that is busy with other things falls behind and says so.
+    let text = text.split("\nkinglet: warning: cannot keep up").next().unwrap_or_default();
     assert_eq!(text.matches("Had he married").count(), 1, "running words were left behind: {text}");
     assert!(text.ends_with("made amiable himself."), "{text}");
     terminal.tmux(&["send-keys", "C-c"]);
