@@ -221,9 +221,9 @@ check_bad_input() {
     cp "$scratch/sound.img" "$folder/flash.img"
     printf '\x00\x00\x00\x10' | dd of="$folder/flash.img" bs=1 seek=16 conv=notrunc status=none
     refuses 1 "a model larger than its flash" "the model has 268435456 bytes" "$folder"
-    # The small test model with thirty-two times as many frames a second.
+    # The small test model with sixty-four times as many frames a second.
     cp -r tests/data/tiny "$scratch/hungry"
-    sed -i 's/"stride": *64/"stride": 2/' "$scratch/hungry/config.json"
+    sed -i 's/"stride": *64/"stride": 1/' "$scratch/hungry/config.json"
     "$KINGLET" --quiet pack "$scratch/hungry" -o "$scratch/hungry.kgl" || exit 1
     flash virt "$folder" "$AUDIO" "$scratch/hungry.kgl"
     refuses 1 "a model larger than the memory given" "the memory region has [0-9]* bytes, .* need [0-9]*" "$folder"
