@@ -8,6 +8,7 @@ that leaves is lowered by taking single steps anew ("QuantEase", 2309.01885).
 from dataclasses import dataclass, replace
 
 import torch
+from torch.nn import functional
 
 from scheme import Scheme
 
@@ -70,21 +71,27 @@ def inverse_factor(moment: torch.Tensor) -> torch.Tensor:
     return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damp(moment))), upper=True)
 
 
+def cut_blocks(values: torch.Tensor, block: tuple[int, int]) -> torch.Tensor:
+    """`[outputs, inputs]` as `[rows of blocks, outputs of a block, columns of blocks, inputs of a block]`, padded with zeros."""
+    high, wide = block
+    padded = functional.pad(values, (0, -values.shape[1] % wide, 0, -values.shape[0] % high))
+    return padded.unflatten(0, (-1, high)).unflatten(2, (-1, wide))
+
+
+def spread_blocks(blocks: torch.Tensor, block: tuple[int, int], shape: torch.Size) -> torch.Tensor:
+    """One value a block to each weight of the block, `shape` in all."""
+    return blocks.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)[: shape[0], : shape[1]]
+
+
 def block_mask(weight: torch.Tensor, factor: torch.Tensor, scheme: Scheme) -> torch.Tensor:
     """`[outputs, inputs]`, false on the share of blocks whose loss costs least."""
     if scheme.sparsity <= 0:
         return torch.ones_like(weight, dtype=torch.bool)
-    high, wide = scheme.block
-    outputs, inputs = weight.shape
-    cost = (weight / factor.diagonal()).square()
-    padded = torch.zeros(-(-outputs // high) * high, -(-inputs // wide) * wide, dtype=weight.dtype)
-    padded[:outputs, :inputs] = cost
-    blocks = padded.unflatten(0, (-1, high)).unflatten(2, (-1, wide)).sum((1, 3))
+    blocks = cut_blocks((weight / factor.diagonal()).square(), scheme.block).sum((1, 3))
     dropped = int(scheme.sparsity * blocks.numel())
     kept = torch.ones(blocks.numel(), dtype=torch.bool)
     kept[blocks.flatten().argsort()[:dropped]] = False
-    kept = kept.view_as(blocks)
-    return kept.repeat_interleave(high, 0).repeat_interleave(wide, 1)[:outputs, :inputs]
+    return spread_blocks(kept.view_as(blocks), scheme.block, weight.shape)
 
 
 def round_matrix(weight: torch.Tensor, moment: torch.Tensor, scheme: Scheme, passes: int = 2) -> Rounded:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from gptq import spread
+from gptq import cut_blocks, spread, spread_blocks
 from moonshine import EncoderBlock, Moonshine, rotate
 from quantized import fake_quantize, fake_quantize_wide, round_cache, rounded_convolution
 from scheme import Rules, Scheme
@@ -85,14 +85,10 @@ class Pruned(nn.Module):
     @torch.no_grad()
     def prune(self, weight: torch.Tensor, share: float) -> None:
         """Drops the share of blocks that the outputs would miss least; what is gone stays gone."""
-        high, wide = self.scheme.block
-        cost = (weight * self.mask).square() * self.power
-        padded = functional.pad(cost, (0, -cost.shape[1] % wide, 0, -cost.shape[0] % high))
-        blocks = padded.unflatten(0, (-1, high)).unflatten(2, (-1, wide)).sum((1, 3))
+        blocks = cut_blocks((weight * self.mask).square() * self.power, self.scheme.block).sum((1, 3))
         kept = torch.ones(blocks.numel(), dtype=torch.bool, device=weight.device)
         kept[blocks.flatten().argsort()[: int(share * blocks.numel())]] = False
-        kept = kept.view_as(blocks).repeat_interleave(high, 0).repeat_interleave(wide, 1)
-        self.mask.copy_(kept[: weight.shape[0], : weight.shape[1]])
+        self.mask.copy_(spread_blocks(kept.view_as(blocks), self.scheme.block, weight.shape))
 
 
 class Memory(nn.Module):
@@ -232,7 +228,4 @@ def student_config(config: dict, run: dict) -> dict:
 
 def whole_blocks(mask: torch.Tensor, scheme: Scheme) -> torch.Tensor:
     """A block that holds anything is kept whole."""
-    high, wide = scheme.block
-    padded = functional.pad(mask, (0, -mask.shape[1] % wide, 0, -mask.shape[0] % high))
-    blocks = padded.unflatten(0, (-1, high)).unflatten(2, (-1, wide)).amax((1, 3))
-    return blocks.repeat_interleave(high, 0).repeat_interleave(wide, 1)[: mask.shape[0], : mask.shape[1]]
+    return spread_blocks(cut_blocks(mask, scheme.block).amax((1, 3)), scheme.block, mask.shape)
