@@ -5,12 +5,15 @@
   kinglet pack training/out/small --config training/out/small/pack.toml -o small.kgl
   python training/export.py CONFIG --transcribe ../shared/speech/dev -o student.jsonl   # what the student itself hears
 
-The second form is for `word_error.py student.jsonl packed.jsonl --tokens`: the packed model must repeat the student.
+The second form is for `word_error.py student.jsonl packed.jsonl --tokens`: the packed model must repeat the student. It computes in the
+runtime's arithmetic, bit for bit (`exact.py`); with --simulated as in training, in whatever order PyTorch adds, which gives other tokens wherever
+a choice was close.
 """
 
 import argparse
 import json
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,6 +21,8 @@ from torch.nn.utils import parametrize
 from tqdm import tqdm
 
 from checkpoint import decode, read_checkpoint, write_checkpoint
+from exact import Exact
+from model import Student
 from moonshine import token_limit
 from scheme import Rules
 from speech import read_folder
@@ -29,6 +34,7 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--state", default="best.pt", help="which of the run's files, or `start`: the calibrated one, not trained")
     parser.add_argument("--transcribe", type=Path, metavar="FOLDER")
+    parser.add_argument("--simulated", action="store_true", help="with --transcribe: in PyTorch's own float arithmetic")
     parser.add_argument("--limit", type=int, help="with --transcribe: only the first N files")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
@@ -40,12 +46,13 @@ def main() -> None:
         path = HERE / "out" / "runs" / arguments.config.stem / arguments.state
         student.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     _, _, vocabulary = read_checkpoint(HERE / "out" / config["start"])
+    rules = Rules(config["weights"])
     if arguments.transcribe:
         # Rounded once, not for every token.
         with open(arguments.output or "student.jsonl", "w", encoding="utf-8") as lines, parametrize.cached():
-            for clip in tqdm(read_folder(arguments.transcribe, arguments.limit), unit="utterance"):
-                samples = torch.from_numpy(clip.samples.astype("float32") / 32768)
-                tokens = student.greedy(samples, token_limit(student.config, len(samples)))
+            hear = simulated(student) if arguments.simulated else exact(student, rules)
+            for clip in tqdm(read_folder(arguments.transcribe, arguments.limit), unit="utterance", disable=None):
+                tokens = hear(torch.from_numpy(clip.samples.astype("float32")))
                 lines.write(json.dumps({"file": clip.name, "text": decode(vocabulary, tokens), "tokens": tokens}, ensure_ascii=False) + "\n")
         return
     model_config = student.config
@@ -54,8 +61,19 @@ def main() -> None:
     tensors = {name: values.numpy() for name, values in student.tensors().items()}
     output = arguments.output or HERE / "out" / arguments.config.stem
     write_checkpoint(output, tensors, model_config, vocabulary)
-    (output / "pack.toml").write_text(pack_options(student, Rules(config["weights"])), encoding="ascii")
+    (output / "pack.toml").write_text(pack_options(student, rules), encoding="ascii")
     print(f"{output}: {sum(values.size for values in tensors.values()) / 1e6:.2f} M parameters")
+
+
+def simulated(student: Student) -> Callable[[torch.Tensor], list[int]]:
+    return lambda samples: student.greedy(samples / 32768, token_limit(student.config, len(samples)))
+
+
+def exact(student: Student, rules: Rules) -> Callable[[torch.Tensor], list[int]]:
+    floats = [name for name, _ in student.matrices() if rules.names(name) and rules.of(name).bits == 32 and not rules.of(name).sparsity]
+    if floats:
+        raise SystemExit(f"{floats[0]} is packed as floats: only --simulated does that")
+    return Exact(student.tensors(), student.config).greedy
 
 
 def pack_options(student, rules: Rules) -> str:

@@ -5,6 +5,7 @@ under `expected_float.` and `expected_int8_weights.` (matrices rounded as `kingl
 `frontend.conv.0` (after tanh and group norm), `frontend.conv.{1,2}`, `encoder.layers.{i}`, `encoder.norm` as `[frames, width]`,
 `decoder.layers.{i}`, `decoder.norm` as `[tokens, width]`, and `logits` `[tokens, vocabulary]` (row `t`: after `tokens[..=t]`).
 The first convolution stays f32, so `frontend.conv.0` is stored once, under `expected_float.`.
+Under `expected_exact.` are the last convolution, `encoder.norm` and `logits` in the runtime's own arithmetic, to be met bit for bit.
 """
 
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 
 import quantized
 from checkpoint import FORMAT, save_tensors, write_checkpoint
+from exact import Exact
 from moonshine import Moonshine
 
 # Bytes of multi-byte characters, then words and letters; the begin and end tokens and the last four ids are special.
@@ -52,7 +54,8 @@ def write_model(
     quantized.apply(model, quantized.Plan(activations=False))
     rounded = record(model, audio, "expected_int8_weights.")
     del rounded["expected_int8_weights.frontend.conv.0"]
-    save_tensors(expected | rounded, folder / "expected.safetensors")
+    exact = record_exact(Exact(tensors, config), audio)
+    save_tensors(expected | rounded | exact, folder / "expected.safetensors")
     print(f"{folder}: {sum(file.stat().st_size for file in folder.iterdir()) / 1e3:.0f} kB")
 
 
@@ -126,3 +129,14 @@ def record(model: Moonshine, audio: torch.Tensor, prefix: str) -> dict[str, nump
     for hook in hooks:
         hook.remove()
     return {prefix + name: torch.cat(parts).contiguous().numpy() for name, parts in values.items()}
+
+
+@torch.no_grad()
+def record_exact(model: Exact, audio: torch.Tensor) -> dict[str, numpy.ndarray]:
+    """What the packed model gives for `audio` and the token prefix."""
+    frames = model.frontend((audio * 32768).round())
+    encoded = model.encoder(frames)
+    caches = model.decoder.start(encoded)
+    logits = torch.stack([model.decoder.step(token, caches) for token in PREFIX])
+    values = {f"frontend.conv.{len(model.layers) - 1}": frames, "encoder.norm": encoded, "logits": logits}
+    return {f"expected_exact.{name}": value.contiguous().numpy() for name, value in values.items()}

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 
 from gptq import cut_blocks, spread, spread_blocks
 from moonshine import EncoderBlock, Moonshine, rotate
-from quantized import fake_quantize, fake_quantize_wide, round_cache, rounded_convolution
+from quantized import fake_quantize, fake_quantize_wide, input_bits, round_cache, rounded_convolution
 from scheme import Rules, Scheme
 from shared import share_layers
 
@@ -167,7 +167,7 @@ class Student(Moonshine):
     def round_inputs(self, rules: Rules) -> None:
         """Rounds what the runtime rounds: inputs of matrices that are not floats, and what attention multiplies."""
         for name, module in self.matrices():
-            quantize = {8: fake_quantize, 16: fake_quantize_wide}[self.input_bits(name)]
+            quantize = {8: fake_quantize, 16: fake_quantize_wide}[input_bits(self.config, name)]
             if rules.of(name).bits == 32:
                 continue
             if isinstance(module, nn.Linear):
@@ -179,18 +179,6 @@ class Student(Moonshine):
         for block in self.decoder.layers:
             round_cache(block.self_attention)
             round_cache(block.cross_attention)
-
-    def input_bits(self, name: str) -> int:
-        part, *inner = name.split(".")
-        if part == "frontend":
-            return self.config[part]["convolutions"][int(inner[1])].get("activation_bits", 8)
-        if inner[0] == "embedding":
-            return self.config["output"].get("activation_bits", 8)
-        # What comes of the encoder's states is kept in eight bits, whatever the decoder has.
-        if "cross_attention.key" in name or "cross_attention.value" in name:
-            return 8
-        bits = self.config[part].get("activation_bits", 8)
-        return self.config[part].get("down_activation_bits", bits) if ".down." in name else bits
 
     @torch.no_grad()
     def start_from(self, exact: dict[str, torch.Tensor]) -> None:

@@ -14,6 +14,20 @@ from torch.nn import functional
 from moonshine import Moonshine
 
 
+def input_bits(config: dict, name: str) -> int:
+    """Bits of the inputs of the matrix `name`: 8, or 16 as two int8 rows."""
+    part, *inner = name.split(".")
+    if part == "frontend":
+        return config[part]["convolutions"][int(inner[1])].get("activation_bits", 8)
+    if inner[0] == "embedding":
+        return config["output"].get("activation_bits", 8)
+    # What comes of the encoder's states is kept in eight bits, whatever the decoder has.
+    if "cross_attention.key" in name or "cross_attention.value" in name:
+        return 8
+    bits = config[part].get("activation_bits", 8)
+    return config[part].get("down_activation_bits", bits) if ".down." in name else bits
+
+
 @dataclass(frozen=True)
 class Plan:
     """Which parts are int8."""
@@ -59,16 +73,29 @@ def grid_steps(weights: torch.Tensor) -> torch.Tensor:
     gaps = magnitudes.diff(dim=1)
     # Rounding noise between equal values is far below the smallest step that 128 multiples allow.
     gap = torch.where(gaps > largest / 512, gaps, torch.inf).amin(1, keepdim=True)
-    step = largest / (largest / gap).round().clamp(1, 128)
-    multiples = weights / step
-    on_grid = ((multiples - multiples.round()).abs() < 1e-3) & (multiples.round() <= 127) & (multiples.round() >= -128)
-    return torch.where(on_grid.all(1, keepdim=True), step, 0.0)
+    found = torch.zeros_like(largest)
+    # The smallest gap is one step in a row that is full; where pruning left few values it may be any number of steps.
+    for steps in range(1, 129):
+        count = (largest / gap * steps + 0.5).floor()
+        possible = (count >= 1) & (count <= 128) & (found == 0)
+        if not possible.any():
+            break
+        step = torch.where(possible, largest / count, 1.0)
+        multiples = weights / step
+        on_grid = ((multiples - multiples.round()).abs() < 1e-3) & (multiples.round() <= 127)
+        found = torch.where(possible & on_grid.all(1, keepdim=True), step, found)
+    return found
+
+
+def packed_steps(weights: torch.Tensor) -> torch.Tensor:
+    """`[outputs, 1]`: the steps with which `kinglet pack` makes int8 of `[outputs, inputs]`."""
+    steps = grid_steps(weights)
+    return torch.where(steps > 0, steps, best_steps(weights))
 
 
 def round_matrix(weights: torch.Tensor) -> torch.Tensor:
     """`[outputs, inputs]` as int8 holds it."""
-    steps = grid_steps(weights)
-    steps = torch.where(steps > 0, steps, best_steps(weights)).clamp(min=1e-30)
+    steps = packed_steps(weights).clamp(min=1e-30)
     return torch.round(weights / steps).clamp(-128, 127) * steps
 
 
