@@ -9,14 +9,15 @@
 //! because cutting the quiet ends changes what is recognised in one clip of ten.
 
 use crate::segmenter::{Segment, Segmenter, SegmenterConfig};
+use crate::transcript::SLOWEST_WORD;
 use crate::{FRAME_SAMPLES, SAMPLE_RATE};
 
 /// Audio is moved to the front of its buffer only when this many samples can be dropped at once.
 const SLACK_SAMPLES: usize = SAMPLE_RATE as usize;
 
-/// A short recording is listened to until so much of it is voiced (2.1 s): that somebody speaks is certain earlier, and a single word may
-/// be too few for so much ([`Transcript::if_spoken`](crate::Transcript::if_spoken)).
-const ENOUGH_VOICED: u64 = 2 * SAMPLE_RATE as u64 + SAMPLE_RATE as u64 / 10;
+/// A short recording is listened to until so much of it is voiced: that somebody speaks is certain earlier, and a single word is
+/// too few for so much ([`Transcript::if_spoken`](crate::Transcript::if_spoken)).
+const ENOUGH_VOICED: u64 = SLOWEST_WORD + SAMPLE_RATE as u64 / 10;
 
 /// Cuts samples into utterances and keeps their audio. `B` is the buffer, [`Cutter::room`] samples long.
 pub struct Cutter<B> {

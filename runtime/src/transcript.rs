@@ -7,11 +7,11 @@ use crate::region::buffers;
 use crate::sizes::Sizes;
 use kinglet_model_format::Vocabulary;
 
-/// Below this confidence a transcript has to hold [`SLOWEST_WORDS`] to be believed.
+/// Below this confidence a transcript has to hold a word for each [`SLOWEST_WORD`] to be believed.
 const DOUBTFUL: f32 = 0.5;
-/// Words a second of voice. What a model says where nobody speaks is a word for many seconds, with a confidence below a half;
+/// Voiced samples a word. What a model says where nobody speaks is a word for many seconds, with a confidence below a half;
 /// people who read or order speak at one a second and more, also those whom it hardly understands.
-const SLOWEST_WORDS: f32 = 0.5;
+pub(crate) const SLOWEST_WORD: u64 = 2 * SAMPLE_RATE as u64;
 
 buffers! {
     /// The result of an utterance.
@@ -97,8 +97,8 @@ impl<'a> Transcript<'a> {
     /// The transcript, or no words where it looks made up: nothing that is written with letters or digits, or something hardly
     /// believed and far too short for so many samples of what passed for a voice.
     pub fn if_spoken(self, voiced_samples: u64) -> Self {
-        let seconds = voiced_samples as f32 / SAMPLE_RATE as f32;
-        let doubtful = self.confidence() < DOUBTFUL && (self.words.len() as f32) < SLOWEST_WORDS * seconds;
+        let doubtful =
+            self.confidence() < DOUBTFUL && (self.words.len() as u64) * SLOWEST_WORD < voiced_samples;
         let written = self.text.chars().any(char::is_alphanumeric);
         if written && !doubtful { self } else { Self::empty() }
     }
