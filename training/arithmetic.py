@@ -148,25 +148,8 @@ def gelu(x: torch.Tensor) -> torch.Tensor:
     return x * fma(bounded, total, 0.5)
 
 
-LOG2 = [single(c) for c in (0.66666662693, 0.40000972152, 0.28498786688, 0.24279078841)]
-LOG2_E_HIGH, LOG2_E_LOW = single(1.4428710938), single(-1.7605285393e-4)
-
-
 def log2(x: torch.Tensor) -> torch.Tensor:
-    """Of normal floats, in the steps of `log2f` in the crate libm, which has them from FreeBSD's msun (Sun Microsystems, 1993)."""
-    # A significand from sqrt(1/2) to sqrt(2) and its exponent.
-    root = 0x3F3504F3
-    bits = x.view(torch.int32) + (0x3F800000 - root)
-    exponent = (bits >> 23) - 127
-    f = ((bits & 0x7FFFFF) + root).view(torch.float32) - 1.0
-    s = f / (f + 2.0)
-    z = s * s
-    w = z * z
-    r = z * (w * LOG2[2] + LOG2[0]) + w * (w * LOG2[3] + LOG2[1])
-    half_square = f * 0.5 * f
-    high = ((f - half_square).view(torch.int32) & -0x1000).view(torch.float32)
-    low = f - high - half_square + s * (half_square + r)
-    return (low + high) * LOG2_E_LOW + low * LOG2_E_HIGH + high * LOG2_E_HIGH + exponent.float()
+    return x.double().log2().float()
 
 
 # Norms and softmax.

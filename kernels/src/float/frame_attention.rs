@@ -187,7 +187,7 @@ fn probabilities<L: Lanes>(
     seen: Range<usize>,
     bytes: &mut [[i8; QUADS]],
 ) -> L::F {
-    let shift = lanes.sub(lanes.splat(127.0 + libm::log2f(LARGEST)), largest);
+    let shift = lanes.sub(lanes.splat(127.0 + libm::log2(f64::from(LARGEST)) as f32), largest);
     let known = lanes.abs(largest);
     let shift = lanes.where_less(known, lanes.splat(LARGEST_SCORE), shift, lanes.splat(f32::NAN));
     let mut sum = lanes.splat(0.0);

@@ -100,8 +100,10 @@ impl Head {
     /// Stores the scale of a key or value.
     fn keep_scale(self, scales: &mut [f32], frame: usize, scale: f32, is_value: bool) {
         let scale = if is_value { scale.max(SMALLEST_SCALE) } else { scale };
+        // Through f64, which leaves one right answer to whoever has to give the same.
+        let logarithm = || libm::log2(f64::from(scale)) as f32;
         let parts: &[(usize, f32)] =
-            if is_value { &[(1, libm::log2f(scale)), (2, 1.0 / scale)] } else { &[(0, scale)] };
+            if is_value { &[(1, logarithm()), (2, 1.0 / scale)] } else { &[(0, scale)] };
         for (part, value) in parts {
             if let Some(place) = scales.get_mut(self.scale(frame, *part)) {
                 *place = *value;
