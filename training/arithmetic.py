@@ -272,9 +272,14 @@ def power_of(sums: torch.Tensor, key_scales: torch.Tensor, factors: torch.Tensor
     """About 127 times two to the power of each score `[keys, queries]` less the largest of its query."""
     scores = fma(sums * key_scales, factors, logarithms)
     biased = (LARGEST - scores.amax(0)) + scores
-    bits = (biased.clamp(min=0.0) * 2.0**23).to(torch.int32)
-    whole, half, line = (part.view(torch.float32) for part in (bits & -0x800000, (bits & 0x7FFFFF) | 0x3F000000, bits))
+    whole, half, line = power_parts(biased)
     return fma(half, line, whole)
+
+
+def power_parts(biased: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`a`, `b` and `c` of which `a + b * c` is about `1.5 * 2^(biased - 127)`."""
+    bits = (biased.clamp(min=0.0) * 2.0**23).to(torch.int32)
+    return tuple(part.view(torch.float32) for part in (bits & -0x800000, (bits & 0x7FFFFF) | 0x3F000000, bits))
 
 
 def attend_cached(query: torch.Tensor, keys: Quantized, values: Quantized) -> torch.Tensor:

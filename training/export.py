@@ -70,7 +70,7 @@ def simulated(student: Student) -> Callable[[torch.Tensor], list[int]]:
 
 
 def exact(student: Student, rules: Rules) -> Callable[[torch.Tensor], list[int]]:
-    floats = [name for name, _ in student.matrices() if rules.names(name) and rules.of(name).bits == 32 and not rules.of(name).sparsity]
+    floats = [name for name, _ in student.matrices() if rules.keeps_floats(name)]
     if floats:
         raise SystemExit(f"{floats[0]} is packed as floats: only --simulated does that")
     return Exact(student.tensors(), student.config).greedy
@@ -84,7 +84,7 @@ def pack_options(student, rules: Rules) -> str:
         block = "{}x{}".format(*scheme.block) if scheme.sparsity else "none"
         if scheme.bits == 32 and scheme.sparsity:
             entries.append(f'[[matrix]]\nname = "{name.removesuffix(".weight")}"\nblock = "{block}"\n')
-        elif scheme.bits == 32 and rules.names(name):
+        elif rules.keeps_floats(name):
             entries.append(f'[[matrix]]\nname = "{name.removesuffix(".weight")}"\nweights = "float"\n')
         if scheme.bits < 32:
             group = f"group = {scheme.group}\n" if scheme.group else ""

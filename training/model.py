@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 
 from gptq import cut_blocks, spread, spread_blocks
 from moonshine import EncoderBlock, Moonshine, rotate
-from quantized import fake_quantize, fake_quantize_wide, input_bits, round_cache, rounded_convolution
+from quantized import fake_int8, fake_quantize, fake_quantize_wide, input_bits, round_attention, round_cache, rounded_convolution
 from scheme import Rules, Scheme
 from shared import share_layers
 
@@ -168,6 +168,9 @@ class Student(Moonshine):
         """Rounds what the runtime rounds: inputs of matrices that are not floats, and what attention multiplies."""
         for name, module in self.matrices():
             quantize = {8: fake_quantize, 16: fake_quantize_wide}[input_bits(self.config, name)]
+            if name == "frontend.conv.0.weight" and not rules.names(name):
+                # The packer makes int8 of every matrix without a rule; of this small one that can be done in each step.
+                module.forward = rounded_convolution(module, quantize, round_weight=fake_int8)
             if rules.of(name).bits == 32:
                 continue
             if isinstance(module, nn.Linear):
@@ -176,6 +179,9 @@ class Student(Moonshine):
                 module.forward = rounded_convolution(module, quantize)
             else:
                 self.decoder.norm.register_forward_hook(lambda _, __, x, quantize=quantize: quantize(x))
+        if self.config["encoder"].get("activation_bits", 8) == 8 and not rules.keeps_floats("encoder.layers.0.attention.key.weight"):
+            for block in self.encoder.layers:
+                round_attention(block.attention)
         for block in self.decoder.layers:
             round_cache(block.self_attention)
             round_cache(block.cross_attention)

@@ -61,12 +61,15 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, self.head_width)).transpose(1, 2)
 
     def attend(self, query, key, value, causal_from: int | None = None) -> torch.Tensor:
+        return self.output(self.mix(query, key, value, causal_from=causal_from).transpose(1, 2).flatten(-2))
+
+    def mix(self, query, key, value, causal_from: int | None = None) -> torch.Tensor:
         """Softmax attention; with `causal_from` row `i` of the query sees the keys up to `causal_from + i`."""
         scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_width)
         if causal_from is not None:
             visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril(causal_from)
             scores = scores.masked_fill(~visible, float("-inf"))
-        return self.output((scores.softmax(-1) @ value).transpose(1, 2).flatten(-2))
+        return scores.softmax(-1) @ value
 
 
 class FeedForward(nn.Module):

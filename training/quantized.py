@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from arithmetic import LARGEST, LOG2_E, SMALLEST_SCALE, divide, power_parts, round_to
 from moonshine import Moonshine
 
 
@@ -48,7 +49,7 @@ class RoundRows(torch.autograd.Function):
         for _ in range(rows):
             rest = x - total
             largest = rest.abs().amax(dims, keepdim=True)
-            total += torch.where(largest > 1e-35, (rest * (127 / largest.clamp(min=1e-35))).round() * (largest / 127), 0.0)
+            total += torch.where(largest > 1e-35, (rest * divide(127.0, largest.clamp(min=1e-35))).round() * (largest / 127), 0.0)
         return total
 
     @staticmethod
@@ -142,19 +143,48 @@ def apply(model: Moonshine, plan: Plan) -> None:
                     round_cache(getattr(block, name))
 
 
-def rounded_convolution(conv: nn.Conv1d, quantize, scale: str = "patch"):
-    """The forward function of `conv` with its input through `quantize`."""
+def rounded_convolution(conv: nn.Conv1d, quantize, scale: str = "patch", round_weight=lambda weight: weight):
+    """The forward function of `conv` with its input through `quantize`, and its weight `[outputs, inputs]` through `round_weight`."""
 
     def forward(x):
         if scale != "patch":
             return nn.Conv1d.forward(conv, quantize(x, 1 if scale == "frame" else (1, 2)))
         patches = x.unfold(2, conv.kernel_size[0], conv.stride[0]).transpose(1, 2).flatten(2)
-        return functional.linear(quantize(patches), conv.weight.flatten(1), conv.bias).transpose(1, 2)
+        return functional.linear(quantize(patches), round_weight(conv.weight.flatten(1)), conv.bias).transpose(1, 2)
 
     return forward
 
 
+def fake_int8(weights: torch.Tensor) -> torch.Tensor:
+    """`round_matrix` with the gradients of what it rounds."""
+    return instead(weights, round_matrix(weights.detach()))
+
+
+def instead(exact: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:
+    """`rounded`, with the gradients of `exact`."""
+    return exact + (rounded - exact).detach()
+
+
 def round_cache(attention) -> None:
     """Keys and values as int8, one scale a head and frame; rounding what was rounded before changes nothing."""
-    attend = attention.attend
-    attention.attend = lambda query, key, value, **more: attend(query, fake_quantize(key), fake_quantize(value), **more)
+    mix = attention.mix
+    attention.mix = lambda query, key, value, **more: mix(query, fake_quantize(key), fake_quantize(value), **more)
+
+
+def round_attention(attention) -> None:
+    """Queries, keys, values and probabilities as int8, as in the runtime's encoder."""
+    mix = attention.mix
+    attention.mix = lambda query, key, value, **more: instead(mix(query, key, value, **more), int8_attention(query, key, value))
+
+
+@torch.no_grad()
+def int8_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """`attend_frames` of `[..., frames, head width]`, but for the order of its sums."""
+    with torch.autocast(query.device.type, enabled=False):
+        scale = LOG2_E / query.shape[-1] ** 0.5
+        (query, query_scales), (key, key_scales), (value, value_scales) = (round_to(x.float(), 127.0) for x in (query, key, value))
+        value_scales = value_scales.clamp(min=SMALLEST_SCALE).transpose(-1, -2)
+        scores = query @ key.transpose(-1, -2) * key_scales.transpose(-1, -2) * (query_scales * scale) + value_scales.log2()
+        whole, half, line = power_parts(LARGEST - scores.amax(-1, keepdim=True) + scores)
+        powers = whole + half * line
+        return powers.round() @ value / (powers / value_scales).sum(-1, keepdim=True)

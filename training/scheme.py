@@ -47,5 +47,10 @@ class Rules:
         """Whether a rule is about this tensor; what none is about stays in floats while training and is packed as the packer likes."""
         return any(fnmatch.fnmatchcase(name, pattern) for pattern, _ in self.entries)
 
+    def keeps_floats(self, name: str) -> bool:
+        """Whether a rule wants this matrix in floats in the file too."""
+        scheme = self.of(name)
+        return self.names(name) and scheme.bits == 32 and not scheme.sparsity
+
     def of(self, name: str) -> Scheme:
         return next((scheme for pattern, scheme in self.entries if fnmatch.fnmatchcase(name, pattern)), Scheme())
