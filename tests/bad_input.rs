@@ -5,7 +5,7 @@ mod common;
 
 use std::process::Stdio;
 
-use common::{Folder, byte_wav, check, emulated, float_wav, kinglet, recording, run, wav};
+use common::{Folder, byte_wav, check, float_wav, kinglet, recording, run, slow, wav};
 
 /// Transcribes `file` beside a sound recording; returns what is said about it. The sound one must be done all the same.
 fn complaint(file: &str, status: i32) -> String {
@@ -124,7 +124,7 @@ fn clipped_samples_and_samples_that_are_no_numbers_are_survived() {
 
 #[test]
 fn long_recordings_need_no_more_memory() {
-    if emulated() {
+    if slow() {
         return eprintln!("skipped: under emulation");
     }
     // Twenty minutes at 8 kHz: 77 MB as floats at 16 kHz.

@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, Stdio};
 use std::time::Duration;
 
-use common::{Folder, emulated, kinglet, recording, run, wav};
+use common::{Folder, kinglet, recording, run, slow, wav};
 
 /// `kinglet transcribe` in the middle of a stream: the first recording was said, the second is still to come.
 struct Running {
@@ -137,7 +137,7 @@ fn finished(folder: &str) -> usize {
 
 #[test]
 fn a_killed_program_leaves_whole_files_only() {
-    if emulated() {
+    if slow() {
         return eprintln!("skipped: under emulation");
     }
     let folder = Folder::new();
@@ -195,7 +195,7 @@ fn being_written(process: u32, folder: &str) -> Option<String> {
 #[cfg(target_os = "linux")]
 #[test]
 fn of_a_killed_program_nothing_half_written_is_left() {
-    if emulated() {
+    if slow() {
         return eprintln!("skipped: under emulation");
     }
     let folder = Folder::new();

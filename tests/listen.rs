@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::microphone::{Format, Microphone, NONBLOCK, device, faulty_type, file_device, usual_speed};
-use common::{Folder, emulated, interrupt, kinglet, recording};
+use common::{Folder, interrupt, kinglet, recording, slow};
 use serde_json::Value;
 
 const PLAIN: Format = Format { rate: 16_000, channels: 1, samples: "s16" };
@@ -56,7 +56,7 @@ fn what_is_said_comes_out_whatever_the_device_gives() {
     for (row, (rate, channels)) in formats.into_iter().enumerate() {
         for (column, samples) in samples.into_iter().enumerate() {
             // Each rate and each format once is enough where it takes minutes.
-            if emulated() && row != column {
+            if slow() && row != column {
                 continue;
             }
             let format = Format { rate, channels, samples };
@@ -65,19 +65,19 @@ fn what_is_said_comes_out_whatever_the_device_gives() {
             assert_eq!(finals.len(), 1, "{format:?}: {finals:?}");
             assert!(text(finals[0], "text").contains("selfish"), "{format:?}: {finals:?}");
             let start = finals[0]["start"].as_f64().expect("a time");
-            assert!(emulated() || (0.5..3.0).contains(&start), "{start}");
+            assert!(slow() || (0.5..3.0).contains(&start), "{start}");
             assert_eq!((text(&events[0], "event"), text(&events[0], "state")), ("device", "opened"));
             assert!(!of(&events, "level").is_empty());
             assert!(of(&events, "partial").is_empty(), "none was asked for");
-            // An emulated recogniser takes longer than the ring lasts; by then all has been said.
-            assert!(emulated() || of(&events, "overrun").is_empty(), "{events:?}");
+            // A slow recogniser takes longer than the ring lasts; by then all has been said.
+            assert!(slow() || of(&events, "overrun").is_empty(), "{events:?}");
         }
     }
 }
 
 #[test]
 fn words_are_shown_while_they_are_spoken_and_stable_ones_stay() {
-    let recording = if emulated() { "selfish.flac" } else { "amiable.wav" };
+    let recording = if slow() { "selfish.flac" } else { "amiable.wav" };
     let Some(events) = listen(recording, PLAIN, &[]) else { return };
     let (partials, finals) = (of(&events, "partial"), of(&events, "final"));
     assert_eq!(finals.len(), 1, "{finals:?}");

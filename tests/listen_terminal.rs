@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::microphone::{Format, Microphone, usual_speed};
-use common::{Folder, emulated, recording};
+use common::{Folder, recording, slow};
 use kinglet_model_format::{Model, SectionKind};
 
 const COLUMNS: usize = 80;
@@ -87,7 +87,7 @@ fn command(microphone: &Microphone, arguments: &str) -> String {
 
 #[test]
 fn words_run_in_one_line_and_leave_nothing_behind() {
-    if emulated() {
+    if slow() {
         return println!("skipped: under emulation");
     }
     let Some(microphone) = Microphone::new() else { return };
@@ -139,7 +139,7 @@ fn with_other_letters() -> Vec<u8> {
 
 #[test]
 fn letters_of_more_than_one_byte_or_column_fit_too() {
-    if emulated() {
+    if slow() {
         return println!("skipped: under emulation");
     }
     let Some(microphone) = Microphone::new() else { return };

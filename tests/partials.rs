@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{emulated, recording};
+use common::{recording, slow};
 use kinglet::model_file::ModelFile;
 use kinglet_kernels::Kernels;
 use kinglet_model_format::Model;
@@ -100,7 +100,7 @@ fn the_size_of_the_chunks_changes_no_partial_result() {
     assert_eq!(finals, 2, "{whole:?}");
     assert!(whole.len() >= 6, "at least two partial results each: {whole:?}");
     check_stable(&whole);
-    if emulated() {
+    if slow() {
         return eprintln!("skipped: under emulation");
     }
     for chunk in [77, 256, 320, 16_001] {
@@ -110,7 +110,7 @@ fn the_size_of_the_chunks_changes_no_partial_result() {
 
 #[test]
 fn stable_words_stay_whatever_is_heard_later() {
-    if emulated() {
+    if slow() {
         return eprintln!("skipped: under emulation");
     }
     let samples = two_utterances();

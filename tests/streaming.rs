@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{emulated, recording};
+use common::{recording, slow};
 use kinglet::audio::{AudioReader, Input};
 use kinglet::model_file::ModelFile;
 use kinglet::utterances::Utterances;
@@ -49,7 +49,7 @@ fn the_size_of_the_chunks_changes_nothing() {
     let whole = hear(&samples, samples.len());
     assert_eq!(whole.len(), 2);
     assert!(whole.iter().all(|(.., text)| text.contains("selfish")), "{whole:?}");
-    if emulated() {
+    if slow() {
         return eprintln!("skipped: under emulation");
     }
     for chunk in [160, 333, 4_096, 50_001] {

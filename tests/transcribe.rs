@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Folder, emulated, kinglet, recording, run, stretch, wav};
+use common::{Folder, kinglet, recording, run, slow, stretch, wav};
 use serde_json::Value;
 
 /// What the default model hears in the bundled recordings, on every instruction set.
@@ -80,7 +80,7 @@ fn compressed_copies_are_heard() {
 
 #[test]
 fn any_rate_and_any_number_of_channels_is_heard() {
-    if emulated() {
+    if slow() {
         return eprintln!("skipped: under emulation");
     }
     let samples = recording("selfish.flac");
@@ -108,7 +108,7 @@ fn standard_input_is_a_recording() {
 
 #[test]
 fn threads_change_nothing_but_the_time() {
-    if emulated() {
+    if slow() {
         return eprintln!("skipped: under emulation");
     }
     // Forty seconds with pauses, so that one recording has several segments.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::{Folder, emulated};
+use super::{Folder, slow};
 
 /// `O_NONBLOCK` of Linux on x86-64 and AArch64.
 pub const NONBLOCK: i32 = 0o4000;
@@ -19,7 +19,7 @@ const PAUSE: usize = 40_000;
 /// How much faster than somebody speaks the recogniser surely follows. Under emulation it does not at all, so that
 /// the ring must hold what comes meanwhile.
 pub fn usual_speed() -> f64 {
-    if emulated() { 0.7 } else { 4.0 }
+    if slow() { 0.7 } else { 4.0 }
 }
 
 /// A format in which a device records.
@@ -146,7 +146,7 @@ pub fn faulty_type(folder: &Folder) -> Option<String> {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/alsa/faulty.c");
     let arguments =
         ["-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-DPIC", source, "-lasound", "-o", &library];
-    if emulated() || !Command::new("cc").args(arguments).status().is_ok_and(|status| status.success()) {
+    if slow() || !Command::new("cc").args(arguments).status().is_ok_and(|status| status.success()) {
         println!("skipped: no C compiler for this machine's ALSA");
         return None;
     }

@@ -149,8 +149,10 @@ fn riff(code: u16, rate: u32, channels: u16, bits: u16, data: Vec<u8>) -> Vec<u8
     file
 }
 
-/// Whether everything takes many times longer than on a processor, and heavy tests are better left out.
-pub fn emulated() -> bool {
-    cfg!(target_arch = "aarch64")
-        && std::env::var_os("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER").is_some()
+/// Whether everything takes many times longer than on a processor, and heavy tests are better left out: under emulation, and
+/// where `KINGLET_SLOW` is set.
+pub fn slow() -> bool {
+    let emulated = cfg!(target_arch = "aarch64")
+        && std::env::var_os("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER").is_some();
+    emulated || std::env::var_os("KINGLET_SLOW").is_some()
 }
