@@ -4,7 +4,7 @@
 mod common;
 
 use common::{ENTRY, HEADER, TABLE_END, Victim, mend, models};
-use kinglet_model_format::pack::{PackError, PackOptions, Weights};
+use kinglet_model_format::pack::PackError;
 use kinglet_model_format::{FormatError, IndexError, Model, Part, Role, Rule, SectionKind, TensorKind};
 
 /// Places of sections in the file.
@@ -188,8 +188,7 @@ fn multiplier() {
 
 #[test]
 fn not_finite() {
-    let floats = PackOptions { weights: Weights::Float, ..PackOptions::default() };
-    let error = refusal(&models::packed_with("tiny", &floats), |bytes, sections| {
+    let error = refusal(&models::packed_as_floats("tiny"), |bytes, sections| {
         put(bytes, sections[SectionKind::Data as usize].0, &f32::NAN.to_le_bytes());
     });
     // Values are held against the record that describes them.

@@ -33,8 +33,14 @@ pub fn packed(name: &str) -> Vec<u8> {
     kept(name, || packed_with(name, &PackOptions::default()))
 }
 
+/// The same, its weights in floats.
+pub fn packed_as_floats(name: &str) -> Vec<u8> {
+    let options = PackOptions { weights: Weights::Float, ..PackOptions::default() };
+    kept(&format!("{name}-float"), || packed_with(name, &options))
+}
+
 /// The same, packed otherwise.
-pub fn packed_with(name: &str, options: &PackOptions) -> Vec<u8> {
+fn packed_with(name: &str, options: &PackOptions) -> Vec<u8> {
     let checkpoint = Checkpoint::open(&fixture(name)).expect("the fixture is a checkpoint");
     pack_with(&checkpoint, options, &mut |_, _| ()).expect("the fixture packs").bytes
 }
