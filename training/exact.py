@@ -11,6 +11,7 @@ from arithmetic import (
     Quantized, attend_cached, attend_floats, attend_frames, fma, gelu, group_norm, layer_norm, quantize_rows, rotary_tables, rotate, round_to, silu,
     single, split_rows, tanh, whole_dot,
 )  # fmt: skip
+from gptq import spread
 from quantized import input_bits, packed_steps
 
 FRONTEND_FRAMES = 128  # that the runtime makes at once
@@ -30,7 +31,7 @@ class Matrix:
         weight = weight.transpose(1, 2).flatten(1) if weight.dim() == 3 else weight
         if f"{prefix}.scale" in tensors:
             scales, multipliers = tensors[f"{prefix}.scale"][:, None], tensors[f"{prefix}.multipliers"]
-            multipliers = multipliers.repeat_interleave(weight.shape[1] // multipliers.shape[1], 1)
+            multipliers = spread(multipliers, weight.shape[1] // multipliers.shape[1], weight.shape[1])
             self.values = (weight / (scales * multipliers)).round() * multipliers
         else:
             scales = packed_steps(weight)

@@ -83,15 +83,19 @@ def spread_blocks(blocks: torch.Tensor, block: tuple[int, int], shape: torch.Siz
     return blocks.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)[: shape[0], : shape[1]]
 
 
+def keep_blocks(cost: torch.Tensor, share: float, block: tuple[int, int]) -> torch.Tensor:
+    """`[outputs, inputs]`, false on the `share` of blocks with the least sum of `cost` `[outputs, inputs]`."""
+    blocks = cut_blocks(cost, block).sum((1, 3))
+    kept = torch.ones(blocks.numel(), dtype=torch.bool, device=cost.device)
+    kept[blocks.flatten().argsort()[: int(share * blocks.numel())]] = False
+    return spread_blocks(kept.view_as(blocks), block, cost.shape)
+
+
 def block_mask(weight: torch.Tensor, factor: torch.Tensor, scheme: Scheme) -> torch.Tensor:
     """`[outputs, inputs]`, false on the share of blocks whose loss costs least."""
     if scheme.sparsity <= 0:
         return torch.ones_like(weight, dtype=torch.bool)
-    blocks = cut_blocks((weight / factor.diagonal()).square(), scheme.block).sum((1, 3))
-    dropped = int(scheme.sparsity * blocks.numel())
-    kept = torch.ones(blocks.numel(), dtype=torch.bool)
-    kept[blocks.flatten().argsort()[:dropped]] = False
-    return spread_blocks(kept.view_as(blocks), scheme.block, weight.shape)
+    return keep_blocks((weight / factor.diagonal()).square(), scheme.sparsity, scheme.block)
 
 
 def round_matrix(weight: torch.Tensor, moment: torch.Tensor, scheme: Scheme, passes: int = 2) -> Rounded:

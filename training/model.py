@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from gptq import cut_blocks, spread, spread_blocks
+from gptq import cut_blocks, keep_blocks, spread, spread_blocks
 from moonshine import EncoderBlock, Moonshine, rotate
 from quantized import fake_int8, fake_quantize, fake_quantize_wide, input_bits, round_attention, round_cache, rounded_convolution
 from scheme import Rules, Scheme
@@ -85,10 +85,7 @@ class Pruned(nn.Module):
     @torch.no_grad()
     def prune(self, weight: torch.Tensor, share: float) -> None:
         """Drops the share of blocks that the outputs would miss least; what is gone stays gone."""
-        blocks = cut_blocks((weight * self.mask).square() * self.power, self.scheme.block).sum((1, 3))
-        kept = torch.ones(blocks.numel(), dtype=torch.bool, device=weight.device)
-        kept[blocks.flatten().argsort()[: int(share * blocks.numel())]] = False
-        self.mask.copy_(spread_blocks(kept.view_as(blocks), self.scheme.block, weight.shape))
+        self.mask.copy_(keep_blocks((weight * self.mask).square() * self.power, share, self.scheme.block))
 
 
 class Memory(nn.Module):
