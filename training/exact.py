@@ -1,11 +1,12 @@
 """A checkpoint as the runtime computes it once it is packed, bit for bit: the arithmetic of `arithmetic.py`, no gradients.
 
-Int4 where the checkpoint says on which grid, int8 elsewhere, as `kinglet pack` stores it. Floats, residuals and memories are not done.
+Int4 where the checkpoint says on which grid, int8 elsewhere, as `kinglet pack` stores it. Floats, residuals and a decoder's memories are not done.
 """
 
 import math
 
 import torch
+from torch.nn import functional
 
 from arithmetic import (
     Quantized, attend_cached, attend_floats, attend_frames, fma, gelu, group_norm, layer_norm, quantize_rows, rotary_tables, rotate, round_to, silu,
@@ -101,11 +102,22 @@ class Encoder(Stack):
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         for index, (attention, network) in enumerate(zip(self.attention, self.network)):
             rows = attention["query"].round(self.norm(x, f"layers.{index}.attention_norm"))
-            query, key, value = (self.heads(attention[name].times(rows)) for name in ("query", "key", "value"))
-            attended = self.attend(self.turn(query), self.turn(key), value)
-            x = x + attention["output"](attended.transpose(0, 1).flatten(1))
+            query, key, value = (attention[name].times(rows) for name in ("query", "key", "value"))
+            attended = self.attend(self.turn(self.heads(query)), self.turn(self.heads(key)), self.heads(value))
+            out = attention["output"](attended.transpose(0, 1).flatten(1))
+            x = x + (out + self.memory(value, index) if self.config.get("memory") else out)
             x = x + self.feed_forward(self.norm(x, f"layers.{index}.feed_forward_norm"), network)
         return self.norm(x, "norm")
+
+    def memory(self, values: torch.Tensor, index: int) -> torch.Tensor:
+        """What the FSMN memory of a block makes of `[frames, width]`: tap after tap, the earliest frame first."""
+        taps = self.tensors[f"encoder.layers.{index}.attention.memory.weight"]
+        look_ahead = self.config["memory"]["look_ahead"]
+        padded = functional.pad(values, (0, 0, taps.shape[1] - 1 - look_ahead, look_ahead))
+        total = torch.zeros_like(values)
+        for tap in range(taps.shape[1]):
+            total = fma(padded[tap : tap + len(values)], taps[:, tap], total)
+        return total
 
 
 class Decoder(Stack):
@@ -150,9 +162,9 @@ class Exact:
     """The whole recogniser."""
 
     def __init__(self, tensors: dict, config: dict):
-        strange = [name for name in tensors if ".memory." in name or ".residual_" in name or name.endswith(".diagonal")]
+        strange = [name for name in tensors if name.startswith("decoder.") and ".memory." in name or ".residual_" in name or name.endswith(".diagonal")]
         if strange or "share" in config or config["frontend"]["kind"] != "waveform":
-            raise SystemExit("bit for bit, only networks without shared layers and memories are known, whose frontend is of convolutions")
+            raise SystemExit("bit for bit, only networks without shared layers and without memories in the decoder are known, whose frontend is of convolutions")
         self.tensors, self.config = {name: torch.as_tensor(values) for name, values in tensors.items()}, config
         self.layers = config["frontend"]["convolutions"]
         self.convolutions = [Matrix(self.tensors, config, f"frontend.conv.{index}") for index in range(len(self.layers))]

@@ -16,6 +16,7 @@ import torch
 import quantized
 from checkpoint import FORMAT, save_tensors, write_checkpoint
 from exact import Exact
+from model import Student
 from moonshine import Moonshine
 
 # Bytes of multi-byte characters, then words and letters; the begin and end tokens and the last four ids are special.
@@ -29,13 +30,15 @@ def write(folder: Path) -> None:
     write_model(folder / "tiny", 20, layers=2, width=32, middle=32, heads=2, rotary=16, feed_forward=48, seconds=1.5)
     # No size is a multiple of 16, and the rotary part is narrower than the head.
     write_model(folder / "tiny-odd", 21, layers=1, width=36, middle=40, heads=3, rotary=8, feed_forward=76, seconds=0.5, wide=True)
+    memory = {"kernel": 6, "look_ahead": 2}
+    write_model(folder / "tiny-memory", 22, layers=1, width=24, middle=24, heads=2, rotary=8, feed_forward=48, seconds=0.5, memory=memory)
 
 
 def write_model(
     folder: Path, seed: int, layers: int, width: int, middle: int, heads: int, rotary: int, feed_forward: int, seconds: float,
-    wide: bool = False,
+    wide: bool = False, memory: dict | None = None,
 ) -> None:
-    """`middle` is the number of channels between the second and third convolution."""
+    """`middle` is the number of channels between the second and third convolution; `memory` an FSMN memory in each block of the encoder."""
     generator = torch.Generator().manual_seed(seed)
     vocabulary = ([b""] * 3 + BYTES + PIECES + LETTERS + [b""] * 64)[:64]
     config = make_config(folder.name, layers, width, middle, heads, rotary, feed_forward, len(vocabulary))
@@ -43,7 +46,9 @@ def write_model(
         # Sixteen bits of activation, so that what is left of the difference is a defect.
         for part in (*config["frontend"]["convolutions"], config["encoder"], config["decoder"], config["output"]):
             part["activation_bits"] = 16
-    model = Moonshine(config).eval()
+    if memory:
+        config["encoder"]["memory"] = memory
+    model = Student(config).eval()
     randomize(model, generator)
     tensors = {name: values.numpy() for name, values in model.state_dict().items()}
     write_checkpoint(folder, tensors, config, vocabulary)

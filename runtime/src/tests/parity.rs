@@ -180,7 +180,7 @@ fn pytorch_in_the_arithmetic_of_the_runtime_gives_the_same_bits() {
     // Nothing but zero is less.
     let least = f32::MIN_POSITIVE;
     let same = Tolerance { frontend: least, encoder: least, logits: least };
-    for name in ["tiny", "tiny-odd"] {
+    for name in ["tiny", "tiny-odd", "tiny-memory"] {
         check_packed(name, &packed(name), "expected_exact", &same);
     }
 }
@@ -188,6 +188,11 @@ fn pytorch_in_the_arithmetic_of_the_runtime_gives_the_same_bits() {
 #[test]
 fn a_tiny_model_agrees_with_pytorch() {
     check("tiny", &Tolerance { frontend: 0.02, encoder: 0.03, logits: 0.04 });
+}
+
+#[test]
+fn so_does_one_with_memories() {
+    check("tiny-memory", &Tolerance { frontend: 0.02, encoder: 0.03, logits: 0.04 });
 }
 
 #[test]
