@@ -139,13 +139,8 @@ class Student(Moonshine):
                     module.register_forward_pre_hook(pruned.see)
                     parametrize.register_parametrization(module, "weight", pruned)
                 continue
-            weight = module.weight
-            flat = weight.transpose(1, 2).flatten(1) if weight.dim() == 3 else weight
-            mask = (flat != 0).float() if scheme.sparsity else None
-            if mask is not None:
-                mask = whole_blocks(mask, scheme)
             scales, multipliers = (grids[name.removesuffix("weight") + kind] for kind in GRID)
-            parametrize.register_parametrization(module, "weight", Rounded(scheme, scales, multipliers, mask), unsafe=True)
+            round_weight(module, scheme, scales, multipliers)
 
     def share(self, groups: dict[str, list[int]], rank: int) -> None:
         """Makes layers of the stacks share matrices, from the trained ones on."""
@@ -183,18 +178,11 @@ class Student(Moonshine):
             round_cache(block.self_attention)
             round_cache(block.cross_attention)
 
-    @torch.no_grad()
     def start_from(self, exact: dict[str, torch.Tensor]) -> None:
-        """Moves the float copies towards the weights before rounding, not so far that a small step would round them anew."""
+        """Moves the float copies towards the weights before rounding."""
         for name, module in self.matrices():
-            if not parametrize.is_parametrized(module, "weight") or isinstance(module.parametrizations.weight[0], Pruned):
-                continue
-            rounding, rounded = module.parametrizations.weight[0], module.weight
-            copy = module.parametrizations.weight.original
-            steps = spread(rounding.steps(), copy[0].numel() // rounding.multipliers.shape[1], copy[0].numel())
-            if copy.dim() == 3:
-                steps = steps.unflatten(1, (copy.shape[2], copy.shape[1])).transpose(1, 2)
-            copy.copy_(rounded + (exact[name].to(rounded) - rounded).clamp(-0.25 * steps, 0.25 * steps))
+            if parametrize.is_parametrized(module, "weight") and not isinstance(module.parametrizations.weight[0], Pruned):
+                lean(module, exact[name])
 
     @torch.no_grad()
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -212,9 +200,33 @@ class Student(Moonshine):
         return {name: values.detach().float().cpu() for name, values in result.items()}
 
 
+def round_weight(module: nn.Module, scheme: Scheme, scales: torch.Tensor, multipliers: torch.Tensor) -> None:
+    """From now on the weight of `module`, which lies on this grid, is a float copy that is rounded to it; what is zero in whole blocks stays so."""
+    weight = module.weight
+    flat = weight.transpose(1, 2).flatten(1) if weight.dim() == 3 else weight
+    mask = whole_blocks((flat != 0).float(), scheme) if scheme.sparsity else None
+    parametrize.register_parametrization(module, "weight", Rounded(scheme, scales, multipliers, mask), unsafe=True)
+
+
+@torch.no_grad()
+def lean(module: nn.Module, exact: torch.Tensor) -> None:
+    """Moves the float copy of a rounded weight towards `exact`, not so far that a small step would round it anew."""
+    rounding, rounded = module.parametrizations.weight[0], module.weight
+    copy = module.parametrizations.weight.original
+    steps = spread(rounding.steps(), copy[0].numel() // rounding.multipliers.shape[1], copy[0].numel())
+    if copy.dim() == 3:
+        steps = steps.unflatten(1, (copy.shape[2], copy.shape[1])).transpose(1, 2)
+    copy.copy_(rounded + (exact.to(rounded) - rounded).clamp(-0.25 * steps, 0.25 * steps))
+
+
 def student_config(config: dict, run: dict) -> dict:
     """The teacher's `config` with what the run's `[model]` changes."""
     return config | {part: config[part] | changes for part, changes in run.get("model", {}).items()}
+
+
+def multiplies_bf16(device: str) -> bool:
+    """Whether matrices are multiplied faster in bf16. Processors without tiles for it take up to nine times as long as in f32."""
+    return not device.startswith("cpu") or torch.cpu._is_amx_tile_supported()
 
 
 def whole_blocks(mask: torch.Tensor, scheme: Scheme) -> torch.Tensor:

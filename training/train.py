@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from augment import augment, nothing_said
 from checkpoint import read_checkpoint
-from model import GRID, Student, student_config
+from model import GRID, Student, multiplies_bf16, student_config
 from moonshine import Moonshine
 from scheme import Rules
 from speech import Clip, audio_of, batches, load_clips, tokens_of
@@ -70,9 +70,8 @@ class Run:
         """Divergence a token, error of the encoder states, cross entropy of the teacher's tokens."""
         special = self.teacher.config["tokens"]
         tokens, counts = (x.to(self.device) for x in tokens_of(batch, special["begin"], special["end"]))
-        # Processors without instructions for it take nine times as long in bf16.
-        device = self.device.split(":")[0]
-        with torch.autocast(device, torch.bfloat16, enabled=self.settings.get("bf16", True) and device != "cpu"):
+        bf16 = self.student.training and self.settings.get("bf16", True) and multiplies_bf16(self.device)
+        with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=bf16):
             with torch.no_grad():
                 known = self.teacher.encoder(self.teacher.frontend(audio))
                 wanted = self.teacher.decoder(tokens, self.teacher.decoder.start(known))[counts]
@@ -101,11 +100,13 @@ class Run:
         sums, clips = numpy.zeros(2), 0
         current = {name: values.clone() for name, values in self.student.state_dict().items()}
         self.student.load_state_dict(self.average)
+        self.student.eval()
         for batch in batches(self.aside, self.settings["batch_seconds"]):
             divergence, states, _ = self.losses(batch, audio_of(batch).to(self.device))
             sums += numpy.array((float(divergence), float(states))) * len(batch)
             clips += len(batch)
         self.student.load_state_dict(current)
+        self.student.train()
         return tuple((sums / clips).tolist())
 
     def rate(self) -> float:
