@@ -37,7 +37,7 @@ pub trait Sink {
     fn fail(&mut self, index: usize, error: AudioError) -> Result<(), Self::Stop>;
 }
 
-/// Transcribes `inputs` with `threads` workers; one worker is this thread itself.
+/// Transcribes `inputs` with `threads` workers; one worker is this thread itself. `keep_doubtful` also gives words that look made up.
 ///
 /// # Errors
 /// When the sink stops, or the model and the limits do not go together.
@@ -46,6 +46,7 @@ pub fn transcribe<S: Sink>(
     model: Model<'_>,
     limits: Limits,
     threads: usize,
+    keep_doubtful: bool,
     sink: &mut S,
 ) -> Result<(), S::Stop> {
     let memory = transcriber_memory(&model, &limits)?;
@@ -55,7 +56,7 @@ pub fn transcribe<S: Sink>(
         let mut region = vec![0; memory];
         let mut transcriber = Transcriber::new(model, kernels, limits, &mut region)?;
         return read_all(inputs, limits, &mut queue, &mut |utterance| {
-            Event::Segment(Pending::Ready(recognise(&mut transcriber, utterance)))
+            Event::Segment(Pending::Ready(recognise(&mut transcriber, utterance, keep_doubtful)))
         });
     }
     queue.capacity = threads * WAITING_PER_WORKER;
@@ -63,7 +64,7 @@ pub fn transcribe<S: Sink>(
     let waiting = Mutex::new(waiting);
     thread::scope(|scope| {
         for _ in 0..threads {
-            scope.spawn(|| work(model, kernels, limits, memory, &waiting));
+            scope.spawn(|| work(model, kernels, limits, memory, keep_doubtful, &waiting));
         }
         let mut send = |utterance: CutUtterance<'_>| {
             let (reply, result) = channel();
@@ -87,7 +88,14 @@ struct Job {
     reply: Sender<Recognised>,
 }
 
-fn work(model: Model<'_>, kernels: Kernels, limits: Limits, memory: usize, waiting: &Mutex<Receiver<Job>>) {
+fn work(
+    model: Model<'_>,
+    kernels: Kernels,
+    limits: Limits,
+    memory: usize,
+    keep_doubtful: bool,
+    waiting: &Mutex<Receiver<Job>>,
+) {
     let mut region = vec![0; memory];
     let mut transcriber = Transcriber::new(model, kernels, limits, &mut region);
     loop {
@@ -95,7 +103,7 @@ fn work(model: Model<'_>, kernels: Kernels, limits: Limits, memory: usize, waiti
         let Ok(Job { start_sample, samples, voiced_samples, reply }) = job else { return };
         let utterance = CutUtterance { start_sample, samples: &samples, voiced_samples };
         let result = match &mut transcriber {
-            Ok(transcriber) => recognise(transcriber, utterance),
+            Ok(transcriber) => recognise(transcriber, utterance, keep_doubtful),
             Err(cause) => Err(*cause),
         };
         // Nobody listens any more once the sink has stopped.
@@ -103,14 +111,27 @@ fn work(model: Model<'_>, kernels: Kernels, limits: Limits, memory: usize, waiti
     }
 }
 
-fn recognise(transcriber: &mut Transcriber<'_, '_>, utterance: CutUtterance<'_>) -> Recognised {
+fn recognise(
+    transcriber: &mut Transcriber<'_, '_>,
+    utterance: CutUtterance<'_>,
+    keep_doubtful: bool,
+) -> Recognised {
     let CutUtterance { start_sample, samples, voiced_samples } = utterance;
-    let transcript = transcriber.transcribe(samples)?.if_spoken(voiced_samples);
-    Ok(segment(start_sample, samples.len(), &transcript))
+    let transcript = transcriber.transcribe(samples)?;
+    let doubtful = transcript.is_doubtful(voiced_samples);
+    if doubtful && !keep_doubtful {
+        return Ok(None);
+    }
+    Ok(segment(start_sample, samples.len(), &transcript, doubtful))
 }
 
 /// What was said in an utterance, in times of the recording; `None` where nothing was.
-pub fn segment(start_sample: u64, samples: usize, transcript: &Transcript<'_>) -> Option<Segment> {
+pub fn segment(
+    start_sample: u64,
+    samples: usize,
+    transcript: &Transcript<'_>,
+    doubtful: bool,
+) -> Option<Segment> {
     let seconds = |samples: u64| samples as f64 / f64::from(SAMPLE_RATE);
     let start = seconds(start_sample);
     (!transcript.text().is_empty()).then(|| Segment {
@@ -128,6 +149,7 @@ pub fn segment(start_sample: u64, samples: usize, transcript: &Transcript<'_>) -
                 confidence: word.confidence.into(),
             })
             .collect(),
+        doubtful,
     })
 }
 

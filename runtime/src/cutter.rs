@@ -8,15 +8,15 @@
 //! into one utterance is not cut. Where there is speech in it, it is one utterance from its first sample to its last,
 //! because cutting the quiet ends changes what is recognised in one clip of ten.
 
+use crate::doubt::SLOWEST_WORD;
 use crate::segmenter::{Segment, Segmenter, SegmenterConfig};
-use crate::transcript::SLOWEST_WORD;
 use crate::{FRAME_SAMPLES, SAMPLE_RATE};
 
 /// Audio is moved to the front of its buffer only when this many samples can be dropped at once.
 const SLACK_SAMPLES: usize = SAMPLE_RATE as usize;
 
 /// A short recording is listened to until so much of it is voiced: that somebody speaks is certain earlier, and a single word is
-/// too few for so much ([`Transcript::if_spoken`](crate::Transcript::if_spoken)).
+/// too few for so much ([`Transcript::is_doubtful`](crate::Transcript::is_doubtful)).
 const ENOUGH_VOICED: u64 = SLOWEST_WORD + SAMPLE_RATE as u64 / 10;
 
 /// Cuts samples into utterances and keeps their audio. `B` is the buffer, [`Cutter::room`] samples long.

@@ -40,6 +40,7 @@ mod repetition;
 mod search;
 mod ctc;
 mod alignment;
+mod doubt;
 mod transcript;
 mod transcriber;
 mod cutter;

@@ -27,6 +27,8 @@ pub struct Utterance<'a> {
     pub samples: &'a [i16],
     /// What was said; its times count from `start_sample`.
     pub transcript: Transcript<'a>,
+    /// Whether the words look made up. They are left out then, unless the recogniser [keeps](Recognizer::keeping_doubtful) them.
+    pub doubtful: bool,
 }
 
 /// The words so far of the utterance that is being spoken.
@@ -71,6 +73,7 @@ pub struct Recognizer<'m, 'r> {
     cutter: Cutter<&'r mut [i16]>,
     hypothesis: RunningWords<'r>,
     schedule: Option<Schedule>,
+    keep_doubtful: bool,
     /// A hypothesis that waits to be polled.
     due: Option<Due>,
 }
@@ -142,13 +145,26 @@ impl<'m, 'r> Recognizer<'m, 'r> {
         let hypothesis = RunningWords::new(RunningBuffers::carve(hypothesis, &sizes)?);
         let rest = region.take_bytes(transcriber_memory(&model, &limits)? as u64)?;
         let transcriber = Transcriber::new(model, kernels, limits, rest)?;
-        Ok(Self { transcriber, cutter: cutter(samples), hypothesis, schedule: None, due: None })
+        Ok(Self {
+            transcriber,
+            cutter: cutter(samples),
+            hypothesis,
+            schedule: None,
+            keep_doubtful: false,
+            due: None,
+        })
     }
 
     /// Also recognises the utterance under way, from time to time; [`poll_event`](Self::poll_event) tells of it. Recordings that are
     /// taken whole have no utterance under way.
     pub fn with_partials(mut self, config: PartialConfig) -> Self {
         self.schedule = Some(Schedule::new(config));
+        self
+    }
+
+    /// Also gives words that look made up: [`Transcript::is_doubtful`]. They are left out otherwise.
+    pub fn keeping_doubtful(mut self) -> Self {
+        self.keep_doubtful = true;
         self
     }
 
@@ -212,8 +228,10 @@ impl<'m, 'r> Recognizer<'m, 'r> {
             _ => &[],
         };
         let transcript = self.transcriber.transcribe_after(samples, promised, observer)?;
-        let transcript = if promised.is_empty() { transcript.if_spoken(voiced_samples) } else { transcript };
-        Ok(Some(Utterance { start_sample, end_sample, samples, transcript }))
+        // What was promised stays.
+        let doubtful = promised.is_empty() && transcript.is_doubtful(voiced_samples);
+        let transcript = if doubtful && !self.keep_doubtful { Transcript::empty() } else { transcript };
+        Ok(Some(Utterance { start_sample, end_sample, samples, transcript, doubtful }))
     }
 
     /// Recognises what is due: an utterance that is complete, or the one under way.
@@ -252,8 +270,11 @@ impl<'m, 'r> Recognizer<'m, 'r> {
         let tokens = if may_keep { self.transcriber.max_tokens(least) } else { 0 };
         let known = self.hypothesis.stable_tokens(due.boundary);
         let transcript = self.transcriber.transcribe_after(samples, known, &mut |_| ())?;
-        let opening = known.is_empty() && due.boundary.sample == 0;
-        let transcript = if opening { transcript.if_spoken(heard.voiced_samples) } else { transcript };
+        // Where no word is kept, these may be the first: none is shown, nor promised by and by, that would be left out in the end.
+        let first = known.is_empty() && due.boundary.words == 0;
+        let voiced_samples = heard.voiced_samples.min(heard.end_sample - heard.start_sample);
+        let doubtful = first && !self.keep_doubtful && transcript.is_doubtful(voiced_samples);
+        let transcript = if doubtful { Transcript::empty() } else { transcript };
         let limits = StableLimits { sample: least.saturating_sub(CUT_MARGIN), tokens };
         self.hypothesis.update(&vocabulary, due.boundary, &transcript, limits);
         schedule.done(due, |earliest, latest| self.hypothesis.boundary(earliest, latest));

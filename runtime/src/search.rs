@@ -56,6 +56,8 @@ pub(crate) struct Found<'a> {
     pub(crate) path: &'a [u16],
     pub(crate) column_tokens: &'a [u32],
     pub(crate) column_scores: &'a [f32],
+    /// Log probability of no token at all.
+    pub(crate) nothing_score: f32,
 }
 
 /// What every hypothesis must begin with.
@@ -88,6 +90,7 @@ impl<'b> Search<'b> {
         let mut count = 1;
         let mut best: Option<Finished> = None;
         let mut ended = 0;
+        let mut nothing_score = f32::NEG_INFINITY;
         self.enter(0, 0, self.begin, 0.0);
         self.set_path(0, 0);
         for step in 0..max_tokens {
@@ -100,6 +103,9 @@ impl<'b> Search<'b> {
                 path_stride: self.capacity,
             };
             decoder.step(&input)?;
+            if step == 0 {
+                nothing_score = self.score(decoder, self.end)?;
+            }
             if step > 0 && step == prefix.tokens.len() {
                 let may_follow = |token| token == self.end || (prefix.begins_word)(token);
                 decoder.forbid(&|token| !may_follow(token))?;
@@ -143,7 +149,16 @@ impl<'b> Search<'b> {
         }
         let columns = best.map_or(1, |finished| finished.columns);
         let SearchBuffers { best_path, column_tokens, column_scores, .. } = self.buffers;
-        Ok(Found { path: best_path.get(..columns).unwrap_or(&[]), column_tokens, column_scores })
+        let path = best_path.get(..columns).unwrap_or(&[]);
+        Ok(Found { path, column_tokens, column_scores, nothing_score })
+    }
+
+    /// Log probability that the first hypothesis goes on with a token.
+    fn score(&self, decoder: &Decoder<'_, '_>, token: u32) -> Result<f32, Error> {
+        let logits = decoder.logits(0)?;
+        let peak = self.kernels.peak(logits)?;
+        let logit = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
+        Ok(log_probability(logit, peak.log_sum_exp))
     }
 
     /// The one continuation with a token of the prefix, until whose end there is one hypothesis.
@@ -153,10 +168,7 @@ impl<'b> Search<'b> {
         active: &[Hypothesis; MAX_BEAM],
         token: u32,
     ) -> Result<([Candidate; 2 * MAX_BEAM], usize), Error> {
-        let logits = decoder.logits(0)?;
-        let peak = self.kernels.peak(logits)?;
-        let logit = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
-        let token_score = log_probability(logit, peak.log_sum_exp);
+        let token_score = self.score(decoder, token)?;
         let score = active.first().map_or(0.0, |hypothesis| hypothesis.score) + token_score;
         Ok(([Candidate { parent: 0, token, token_score, score }; 2 * MAX_BEAM], 1))
     }

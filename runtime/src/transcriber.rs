@@ -212,13 +212,13 @@ impl<'m, 'r> Transcriber<'m, 'r> {
             return Ok(Transcript::empty());
         }
         let frames = self.encode(samples, observer)?;
-        let count = match self.decoding {
+        let (count, nothing) = match self.decoding {
             Decoding::Attention => self.decode(samples.len(), frames, words, observer)?,
-            _ => self.decode_ctc(samples.len(), frames, observer)?,
+            _ => (self.decode_ctc(samples.len(), frames, observer)?, 0.0),
         };
         observer(Stage::Done);
         let frame_seconds = frame_samples(&self.model) as f32 / SAMPLE_RATE as f32;
-        Ok(transcript::compose(&self.model.vocabulary(), &mut self.result, count, frame_seconds))
+        Ok(transcript::compose(&self.model.vocabulary(), &mut self.result, count, frame_seconds, nothing))
     }
 
     /// Frontend and encoder; the states are in `shared` afterwards.
@@ -238,14 +238,15 @@ impl<'m, 'r> Transcriber<'m, 'r> {
         Ok(frames)
     }
 
-    /// Decoder, search and alignment; tokens, scores and spans are in `result` afterwards.
+    /// Decoder, search and alignment; tokens, scores and spans are in `result` afterwards. How many tokens, and the probability of
+    /// none.
     fn decode(
         &mut self,
         samples: usize,
         frames: usize,
         words: &[u32],
         observer: &mut dyn FnMut(Stage),
-    ) -> Result<usize, Error> {
+    ) -> Result<(usize, f32), Error> {
         let (kernels, sizes, config) = (self.kernels, &self.sizes, self.model.config());
         let memory = DecoderMemory { tables: &self.tables, shared: self.shared, phase: self.phase };
         let (mut decoder, buffers) = memory.open(kernels, self.model, frames, sizes, observer)?;
@@ -263,7 +264,8 @@ impl<'m, 'r> Transcriber<'m, 'r> {
         let found = search.run(&mut decoder, allowed, &prefix)?;
         observer(Stage::Alignment);
         let (attention, sums) = decoder.into_attention();
-        store_result(&found, attention, sums, frames, sizes.frame_capacity, &mut self.result)
+        let count = store_result(&found, attention, sums, frames, sizes.frame_capacity, &mut self.result)?;
+        Ok((count, libm::expf(found.nothing_score)))
     }
 
     /// The CTC head, its search and, where asked for, the decoder's choice; as [`decode`](Self::decode) otherwise.

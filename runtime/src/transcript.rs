@@ -2,16 +2,10 @@
 
 use core::ops::Range;
 
-use crate::SAMPLE_RATE;
+use crate::doubt::Evidence;
 use crate::region::buffers;
 use crate::sizes::Sizes;
 use kinglet_model_format::Vocabulary;
-
-/// Below this confidence a transcript has to hold a word for each [`SLOWEST_WORD`] to be believed.
-const DOUBTFUL: f32 = 0.5;
-/// Voiced samples a word. What a model says where nobody speaks is a word for many seconds, with a confidence below a half;
-/// people who read or order speak at one a second and more, also those whom it hardly understands.
-pub(crate) const SLOWEST_WORD: u64 = 2 * SAMPLE_RATE as u64;
 
 buffers! {
     /// The result of an utterance.
@@ -51,6 +45,7 @@ pub struct Transcript<'a> {
     spans: &'a [[u32; 2]],
     words: &'a [[u32; 4]],
     frame_seconds: f32,
+    nothing: f32,
 }
 
 impl<'a> Transcript<'a> {
@@ -94,18 +89,21 @@ impl<'a> Transcript<'a> {
         confidence(self.scores)
     }
 
-    /// The transcript, or no words where it looks made up: nothing that is written with letters or digits, or something hardly
-    /// believed and far too short for so many samples of what passed for a voice.
-    pub fn if_spoken(self, voiced_samples: u64) -> Self {
-        let doubtful =
-            self.confidence() < DOUBTFUL && (self.words.len() as u64) * SLOWEST_WORD < voiced_samples;
-        let written = self.text.chars().any(char::is_alphanumeric);
-        if written && !doubtful { self } else { Self::empty() }
+    /// Probability, by the decoder, that there are no words at all, 0 to 1; 0 where it was not asked: with a CTC head alone.
+    pub fn nothing(&self) -> f32 {
+        self.nothing
+    }
+
+    /// Whether the words look made up, in an utterance of so many samples of what passed for a voice; true where there are none.
+    pub fn is_doubtful(&self, voiced_samples: u64) -> bool {
+        let (tokens, words, confidence) = (self.tokens.len(), self.words.len(), self.confidence());
+        let (text, nothing) = (self.text, self.nothing);
+        Evidence { text, tokens, words, confidence, nothing, voiced_samples }.is_doubtful()
     }
 
     /// No words at all.
     pub(crate) fn empty() -> Self {
-        Self { text: "", tokens: &[], scores: &[], spans: &[], words: &[], frame_seconds: 0.0 }
+        Self { text: "", tokens: &[], scores: &[], spans: &[], words: &[], frame_seconds: 0.0, nothing: 0.0 }
     }
 }
 
@@ -122,6 +120,7 @@ pub(crate) fn compose<'a>(
     buffers: &'a mut TranscriptBuffers<'_>,
     count: usize,
     frame_seconds: f32,
+    nothing: f32,
 ) -> Transcript<'a> {
     let tokens = buffers.tokens.get(..count).unwrap_or(&[]);
     let (text_end, word_count) = write_words(vocabulary, tokens, buffers.text, buffers.words);
@@ -133,6 +132,7 @@ pub(crate) fn compose<'a>(
         spans: buffers.spans.get(..count).unwrap_or(&[]),
         words: buffers.words.get(..word_count).unwrap_or(&[]),
         frame_seconds,
+        nothing,
     }
 }
 
@@ -222,30 +222,5 @@ impl TextWriter<'_> {
         while self.end > begin && self.text.get(self.end - 1) == Some(&b' ') {
             self.end -= 1;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::vec;
-
-    const SECOND: u64 = SAMPLE_RATE as u64;
-
-    fn words_kept(text: &str, probability: f32, voiced_samples: u64) -> usize {
-        let words = vec![[0; 4]; text.split(' ').count()];
-        let scores = vec![libm::logf(probability); words.len()];
-        let transcript = Transcript { text, scores: &scores, words: &words, ..Transcript::empty() };
-        transcript.if_spoken(voiced_samples).words().count()
-    }
-
-    #[test]
-    fn what_is_doubtful_and_far_too_short_is_dropped() {
-        assert_eq!(words_kept("You", 0.4, 3 * SECOND), 0);
-        assert_eq!(words_kept("You", 0.6, 3 * SECOND), 1, "believed");
-        assert_eq!(words_kept("You", 0.4, SECOND), 1, "as long as a word");
-        assert_eq!(words_kept("a mocha please", 0.3, 5 * SECOND), 3, "slow but spoken");
-        assert_eq!(words_kept("♪ ♪", 0.9, SECOND), 0, "no letter");
-        assert_eq!(words_kept("7", 0.9, SECOND), 1);
     }
 }

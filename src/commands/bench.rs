@@ -154,7 +154,7 @@ fn measure(
                 Stage::Done => 0,
             };
         })?;
-        run.words += segment(utterance.start_sample, utterance.samples.len(), &transcript)
+        run.words += segment(utterance.start_sample, utterance.samples.len(), &transcript, false)
             .map_or(0, |segment| segment.words.len());
     }
     run.stages[0] += since.elapsed();

@@ -72,6 +72,9 @@ pub struct Listen {
     /// Hypotheses that the search follows; 1 is fastest
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     beam: u8,
+    /// Also write what the recogniser takes for noise and not for speech, which is left out otherwise; JSON marks it as `doubtful`
+    #[arg(long)]
+    keep_doubtful: bool,
     #[command(flatten)]
     model: ModelOptions,
 }
@@ -106,6 +109,9 @@ impl Listen {
         };
         let mut region = vec![0; memory_required(&model, &limits)?];
         let mut recognizer = Recognizer::new(model, Kernels::detect(), limits, rules, &mut region)?;
+        if self.keep_doubtful {
+            recognizer = recognizer.keeping_doubtful();
+        }
         let screen = Screen::new(self.format == FormatName::Json);
         if self.partial_interval > 0.0 && screen.shows_partials() {
             let interval = self.partial_interval;
@@ -271,7 +277,7 @@ impl Session<'_, '_> {
             Some(Heard::Final(utterance)) => {
                 let promised = std::mem::take(&mut self.promised);
                 let (start, samples) = (utterance.start_sample, utterance.samples);
-                match segment(start, samples.len(), &utterance.transcript) {
+                match segment(start, samples.len(), &utterance.transcript, utterance.doubtful) {
                     Some(said) => {
                         let said = moved(said, self.origin);
                         self.record.write(&said, samples)?;

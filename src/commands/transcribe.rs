@@ -46,6 +46,9 @@ pub struct Transcribe {
     /// Threads that recognise, some 8 MB of memory each; 0 is one for each processor
     #[arg(short, long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(..=256))]
     threads: u16,
+    /// Also write what the recogniser takes for noise and not for speech, which is left out otherwise; JSON marks it as `doubtful`
+    #[arg(long)]
+    keep_doubtful: bool,
     #[command(flatten)]
     model: ModelOptions,
 }
@@ -137,7 +140,7 @@ impl Transcribe {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads.into(),
         };
-        transcribe(&inputs, model, limits, threads, &mut sink)?;
+        transcribe(&inputs, model, limits, threads, self.keep_doubtful, &mut sink)?;
         sink.progress.finish();
         if sink.at_fault { Err(Failure::reported()) } else { Ok(()) }
     }

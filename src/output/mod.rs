@@ -45,6 +45,9 @@ pub struct Segment {
     pub tokens: Vec<u32>,
     /// The words of the text.
     pub words: Vec<Word>,
+    /// Whether the words look made up, where they were asked for all the same.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub doubtful: bool,
 }
 
 /// What a transcript is written as.
@@ -118,7 +121,15 @@ pub(crate) mod samples {
             })
             .collect();
         let end = words.last().map_or(start, |word| word.end);
-        Segment { start, end, text: text.into(), confidence: 0.87654, tokens: vec![7, 8], words }
+        Segment {
+            start,
+            end,
+            text: text.into(),
+            confidence: 0.87654,
+            tokens: vec![7, 8],
+            words,
+            doubtful: false,
+        }
     }
 
     /// Everything that `writer` makes of one recording.
