@@ -96,6 +96,48 @@ fn no_sound_gives_no_words() {
     }
 }
 
+/// 40 s at 16 kHz.
+fn long(sample: impl Fn(f32) -> f32) -> Vec<f32> {
+    (0..640_000_u32).map(|n| sample(n as f32 / 16_000.0)).collect()
+}
+
+#[test]
+fn knocks_and_a_siren_give_no_words_unless_asked_for() {
+    use std::f32::consts::TAU;
+    if slow() {
+        return eprintln!("skipped: under emulation");
+    }
+    let folder = Folder::new();
+    let knocks = long(|seconds| {
+        let since = seconds % 1.7;
+        let modes = [(140.0, 0.05), (330.0, 0.03), (700.0, 0.02)];
+        modes.map(|(hertz, decay)| 0.25 * (TAU * hertz * since).sin() * (-since / decay).exp()).iter().sum()
+    });
+    // Between 250 and 700 Hz, 3 s of 4.
+    let siren = long(|seconds| {
+        let phase = TAU * 475.0 * seconds - 225.0 * 3.0 * (TAU * seconds / 3.0).sin();
+        let since = seconds % 4.0;
+        let level = 0.05 * (since.min(3.0 - since) / 0.1).clamp(0.0, 1.0);
+        (1..6).map(|harmonic| level * (harmonic as f32 * phase).sin() / harmonic as f32).sum()
+    });
+    for (name, samples) in [("knocks.wav", &knocks), ("siren.wav", &siren)] {
+        let file = folder.write(name, &wav(16_000, 1, samples));
+        for format in ["text", "srt"] {
+            let silent = run(&["transcribe", "--format", format, &file], 0);
+            assert_eq!(silent, (String::new(), String::new()), "{name}");
+        }
+        let (json, _) = run(&["transcribe", "--format", "json", &file], 0);
+        assert!(json.contains("\"text\":\"\",\"segments\":[]"), "{json}");
+        let (kept, _) = run(&["transcribe", "--keep-doubtful", "--format", "json", &file], 0);
+        assert!(kept.contains("ou") && kept.contains("\"doubtful\":true"), "{kept}");
+    }
+    // Speech among knocks is heard.
+    let speech = recording("selfish.flac");
+    let both: Vec<f32> = speech.iter().zip(&knocks).map(|(speech, knock)| speech + 0.1 * knock).collect();
+    let (out, _) = run(&["transcribe", &folder.write("both.wav", &wav(16_000, 1, &both))], 0);
+    assert!(out.contains("selfish"), "{out}");
+}
+
 #[test]
 fn a_damaged_recording_whose_sums_overflow_is_survived() {
     // Found by fuzzing: a predictor whose sum does not fit its integers.

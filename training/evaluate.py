@@ -2,7 +2,7 @@
 """Stage 5: what a packed model is worth.
 
   python training/evaluate.py models/en.kgl --float float.jsonl ../shared/speech/dev [FOLDER ...]
-  python training/evaluate.py models/en.kgl --noise                    # words invented on silence, hum and noise
+  python training/evaluate.py models/en.kgl --noise                    # words invented on silence, hum, noise, knocks, sirens
 
 Word error with a bootstrap 95 % interval for each folder (`manifest.jsonl` with `text`), the share of utterances with the float
 model's text (`reference.py transcribe` writes it), and words a minute where nobody speaks. Runs `kinglet transcribe`.
@@ -70,7 +70,8 @@ def set_row(arguments, speech: Path, folder: Path) -> str:
 
 
 def noises(minutes: float) -> dict[str, numpy.ndarray]:
-    """Digital silence, mains hum with its harmonics, and a drifting mixture of white and low noise; in [-1, 1], seed 0."""
+    """Digital silence, mains hum with its harmonics, a drifting mixture of white and low noise, 300 knocks of one to three each
+    10 minutes, and a siren that comes and goes; in [-1, 1], seed 0."""
     generator = numpy.random.default_rng(0)
     time = numpy.arange(int(minutes * 60 * SAMPLE_RATE)) / SAMPLE_RATE
     hum = sum(numpy.sin(2 * numpy.pi * 50 * k * time + k) / k**2 for k in range(1, 12))
@@ -82,7 +83,28 @@ def noises(minutes: float) -> dict[str, numpy.ndarray]:
         "silence": numpy.zeros(len(time)),
         "hum": 0.05 * hum + 0.0005 * white,
         "noise": level * (0.5 * generator.standard_normal(len(time)) + low / low.std()),
+        "knocks": knocks(len(time), generator) + 0.0005 * white,
+        "siren": siren(time) + 0.0005 * white,
     }
+
+
+def knocks(samples: int, generator: numpy.random.Generator) -> numpy.ndarray:
+    """One to three at a time, every 2 s: the modes of a board that ring for hundredths of a second, at -30 to -6 dB."""
+    time = numpy.arange(SAMPLE_RATE // 4) / SAMPLE_RATE
+    audio = numpy.zeros(samples + 2 * SAMPLE_RATE)
+    for begin in range(0, samples, 2 * SAMPLE_RATE):
+        ring = sum(numpy.sin(2 * numpy.pi * hertz * generator.uniform(0.8, 1.2) * time) * numpy.exp(-time / generator.uniform(0.01, 0.05)) for hertz in (140, 330, 700))
+        for place in generator.uniform(0.2, 0.4) * numpy.arange(generator.integers(1, 4)):
+            start = begin + int(place * SAMPLE_RATE)
+            audio[start : start + len(ring)] += ring / 3 * 10 ** (generator.uniform(-30, -6) / 20)
+    return audio[:samples]
+
+
+def siren(time: numpy.ndarray) -> numpy.ndarray:
+    """400 to 1300 Hz in 6 s with five harmonics, loud and soft by turns as between houses."""
+    phase = 2 * numpy.pi * (850 * time - 450 * 6 / (2 * numpy.pi) * numpy.sin(2 * numpy.pi * time / 6))
+    tone = sum(numpy.sin(harmonic * phase) / harmonic for harmonic in range(1, 6))
+    return 0.1 * tone * (0.55 + 0.45 * numpy.sin(2 * numpy.pi * 1.7 * time + 2 * numpy.sin(2 * numpy.pi * 0.3 * time)))
 
 
 def noise_row(arguments, name: str, samples: numpy.ndarray, folder: Path) -> str:
