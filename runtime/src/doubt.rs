@@ -63,16 +63,17 @@ impl Evidence<'_> {
     }
 }
 
-/// Whether at most half of the words are different, punctuation and case aside.
+/// Whether at most half of the words are different, punctuation and case aside. What is not ASCII counts as letters: telling letters from
+/// signs there takes 1.3 KB of a board's memory, and signs that come again and again are repetition too.
 fn repeats_itself(text: &str) -> bool {
-    let plain = || {
-        let words = text.split(' ').map(|word| word.trim_matches(|letter: char| !letter.is_alphanumeric()));
-        words.filter(|word| !word.is_empty())
-    };
-    let is_new =
-        |&(place, word): &(usize, &str)| !plain().take(place).any(|other| other.eq_ignore_ascii_case(word));
-    let words = plain().count();
-    words >= REPEATED_WORDS && 2 * plain().enumerate().filter(is_new).count() <= words
+    let is_letter = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'\'' || !byte.is_ascii();
+    let words = || text.as_bytes().split(|byte| !is_letter(byte)).filter(|word| !word.is_empty());
+    let (mut count, mut different) = (0, 0);
+    for word in words() {
+        different += usize::from(!words().take(count).any(|other| other.eq_ignore_ascii_case(word)));
+        count += 1;
+    }
+    count >= REPEATED_WORDS && 2 * different <= count
 }
 
 #[cfg(test)]
@@ -123,6 +124,6 @@ mod tests {
         assert!(!doubtful("No, no, no, no.", 0.79, 2.6e-4, 2 * SECOND));
         assert!(repeats_itself("the world is the World, is THE world."));
         assert!(!repeats_itself("If I feel that way, I feel that way, you see."));
-        assert!(!repeats_itself("") && !repeats_itself("♪ ♪ ♪ ♪ ♪ ♪ ♪"));
+        assert!(!repeats_itself("") && !repeats_itself("No? No! No..."));
     }
 }
