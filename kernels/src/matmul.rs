@@ -73,9 +73,9 @@ impl Kernels {
     }
 
     /// Bytes of `room` for [`matmul_int4`](Self::matmul_int4): with few rows weights are unpacked in registers, with more 16
-    /// outputs at a time become int8 once for all rows.
+    /// outputs at a time become int8 once for all rows, with multipliers of two bytes for each 16 inputs behind them.
     pub const fn int4_room(rows: usize, inputs: usize) -> usize {
-        if rows < LEAST_UNPACKED { 0 } else { OUTPUT_BLOCK * round_up(inputs, INPUT_PAD) }
+        if rows < LEAST_UNPACKED { 0 } else { (OUTPUT_BLOCK + 2) * round_up(inputs, INPUT_PAD) }
     }
 
     /// [`matmul`](Self::matmul) with block-sparse int8 weights: what is not stored counts as zero.

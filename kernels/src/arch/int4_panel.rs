@@ -31,7 +31,13 @@ impl Int4Panel<'_> {
     /// The groups in order, at least one; none is empty.
     #[inline(always)]
     pub(crate) fn groups(&self) -> impl Iterator<Item = Group> + use<> {
-        let (inputs, step) = (self.panel.inputs, self.group_inputs);
+        self.cut(self.group_inputs)
+    }
+
+    /// As if `step` inputs, a multiple of 16, shared a multiplier.
+    #[inline(always)]
+    pub(crate) fn cut(&self, step: usize) -> impl Iterator<Item = Group> + use<> {
+        let inputs = self.panel.inputs;
         let mut next = (0, 0);
         core::iter::from_fn(move || {
             let (index, first) = next;

@@ -115,8 +115,8 @@ macro_rules! int4_tests {
                 let Some(kernels) = kernels(InstructionSet::$set) else { return };
                 for byte in [0x88, 0x77, 0x87, 0x78] {
                     for value in [-1.0, 1.0] {
-                        for group in [0, 32, 128, 144] {
-                            let mut case = Int4Case::random(7, 5, 700, 17, group);
+                        for group in [0, 16, 32, 48, 128, 144] {
+                            let mut case = Int4Case::random(7, 9, 700, 17, group);
                             case.values.fill(byte);
                             case.multipliers.fill(0xff);
                             case.source.fill(value);
@@ -223,7 +223,7 @@ fn room_is_asked_for_where_weights_are_unpacked() {
         let case = Int4Case::random(3, 5, 40, 20, 32);
         let (mut values, mut scales) = (vec![0; Kernels::quantized_bytes(5, 40)], vec![0.0; 5]);
         let (weights, mut out) = (case.weights(), vec![0.0; 100]);
-        for (rows, needed) in [(3, 0), (4, 16 * 48), (5, 16 * 48)] {
+        for (rows, needed) in [(3, 0), (4, 18 * 48), (5, 18 * 48)] {
             assert_eq!(Kernels::int4_room(rows, 40), needed);
             let rows = kernels.quantize_rows(&case.source, 40, rows, 40, &mut values, &mut scales).unwrap();
             let mut room = vec![0; needed];

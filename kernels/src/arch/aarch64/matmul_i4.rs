@@ -1,9 +1,9 @@
-//! Int4 matrix products: few rows take weights as they are, more rows a panel that is unpacked to int8 for all of them.
+//! Int4 matrix products with `SDOT`: few rows take weights as they are, more rows a panel that is unpacked to int8 for all of them.
 
 use kinglet_model_format::Int4Matrix;
 
 use super::int4::unpack;
-use super::{matmul_i4_dotprod, matmul_i4_neon, matmul_i8_dotprod, matmul_i8_i8mm, matmul_i8_neon};
+use super::{matmul_i4_dotprod, matmul_i8_dotprod, matmul_i8_i8mm};
 use crate::matmul::{LEAST_UNPACKED, Matmul};
 
 /// A product: `$few` takes all rows of a packed panel, 1 to 3, `$many` those of an unpacked one.
@@ -27,7 +27,6 @@ macro_rules! product {
     };
 }
 
-product!(matmul_i4_block16x4_neon "neon": few matmul_i4_neon::few_rows, many matmul_i8_neon::multiply_panel);
 product!(matmul_i4_block16x4_dotprod "neon,dotprod":
     few matmul_i4_dotprod::few_rows, many matmul_i8_dotprod::multiply_panel);
 product!(matmul_i4_block16x4_i8mm "neon,dotprod,i8mm":

@@ -1,150 +1,163 @@
-//! Few rows times int4 weights on cores without `SDOT`.
+//! Int4 matrix product for cores without `SDOT`.
 //!
-//! Weights are unpacked to int8, -8 to 7: 32 products with a row's values, at most 127 in magnitude, fit an int16
-//! sum, as 32 * 8 * 127 < 32768. So all the products of a small group are added up as int16 and multiplied into int32, and
-//! in a larger one 128 inputs go by before `SADALP` adds pairs of neighbours into int32.
+//! Weights become int8, -8 to 7, without their multipliers: 32 products with a row's values, at most 127 in magnitude, fit an
+//! int16 sum, as 32 * 8 * 127 < 32768. So inputs go by in pieces of 32: `SMLAL` alone makes the int16 sums of a piece, `ADDP`
+//! joins those of an output, and they are multiplied by the output's multiplier into int32.
 
-use core::arch::aarch64::{
-    int8x16_t, int16x8_t, int32x4_t, vdupq_n_s16, vdupq_n_s32, vget_low_s16, vld1q_dup_s32, vld1q_u8,
-    vmlal_high_s16, vmlal_s16, vmlaq_s32, vpadalq_s16, vpaddq_s16, vpaddq_s32, vreinterpretq_s8_s32,
-    vreinterpretq_s8_u8, vshlq_n_s8, vshrq_n_s8,
-};
+use core::arch::aarch64::{int32x4_t, vdupq_n_s32, vdupq_n_u16};
 use core::arch::asm;
 
+use kinglet_model_format::Int4Matrix;
+
 use super::finish::finish_row;
-use super::int4::{multipliers_16, multipliers_32};
+use super::matmul_i4_neon_quad::{lay_out, multiply_quads};
 use crate::arch::int4_panel::{Group, Int4Panel};
+use crate::matmul::Matmul;
 
-/// Inputs of a group whose sums fit int16.
-const SMALL_GROUP: usize = 32;
-/// Inputs in four lanes of int16 sums.
-const MOST_PRODUCTS: usize = 128;
+/// Inputs whose products fit an int16 sum.
+pub(super) const PIECE: usize = 32;
 
-/// All rows, 1 to 3, each by itself: 8 int16 accumulators.
+/// Rows in fours take a panel that is laid out for all of them in `room`, the 1 to 3 behind them, in plain order, the weights
+/// as they are.
 ///
-/// # Safety
-/// The panel's invariants.
-#[inline]
+/// `room` has 18 times the inputs where there are four rows.
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn few_rows(panel: &Int4Panel<'_>) {
-    for row in 0..panel.panel.rows {
-        let mut totals = [vdupq_n_s32(0); 4];
-        // SAFETY: the row exists, in plain order; the group is the panel's.
+pub(super) fn matmul_i4_block16x4_neon<'a>(matmul: Matmul<'a, Int4Matrix<'a>>, room: &mut [i8]) {
+    let rows = matmul.rows.rows();
+    let quad_rows = rows / 4 * 4;
+    for panel in matmul.panels() {
+        // SAFETY: the panel's own invariants; with four rows the room is large enough; the rows behind stand in plain order.
         unsafe {
-            for group in panel.groups() {
-                if group.last - group.first <= SMALL_GROUP {
-                    add_small_group(&mut totals, panel, row, &group);
-                } else {
-                    add_large_group(&mut totals, panel, row, &group);
-                }
+            if quad_rows > 0 {
+                multiply_quads(&panel, lay_out(&panel, room.as_mut_ptr()));
             }
-            finish_row(&panel.panel, row, 0, totals);
-        }
-    }
-}
-
-/// Adds a group of at most 32 inputs.
-///
-/// # Safety
-/// The row must exist, in plain order, and the group be one of the panel's.
-#[inline]
-#[target_feature(enable = "neon")]
-unsafe fn add_small_group(totals: &mut [int32x4_t; 4], panel: &Int4Panel<'_>, row: usize, group: &Group) {
-    // SAFETY: the caller's.
-    unsafe {
-        let [a, b, c, d] =
-            products(panel, row, group.first..group.last).map(|[low, high]| vpaddq_s16(low, high));
-        let multipliers = multipliers_16(panel.multipliers.add(8 * group.index));
-        for (half, sums) in [vpaddq_s16(a, b), vpaddq_s16(c, d)].into_iter().enumerate() {
-            let multipliers = multipliers[half];
-            let (low, high) = (vget_low_s16(sums), vget_low_s16(multipliers));
-            totals[2 * half] = vmlal_s16(totals[2 * half], low, high);
-            totals[2 * half + 1] = vmlal_high_s16(totals[2 * half + 1], sums, multipliers);
-        }
-    }
-}
-
-/// Adds a group of any size.
-///
-/// # Safety
-/// The row must exist, in plain order, and the group be one of the panel's.
-#[inline]
-#[target_feature(enable = "neon")]
-unsafe fn add_large_group(totals: &mut [int32x4_t; 4], panel: &Int4Panel<'_>, row: usize, group: &Group) {
-    // Two partial sums of each of two outputs a vector.
-    let mut sums = [[vdupq_n_s32(0); 2]; 4];
-    // SAFETY: the caller's.
-    unsafe {
-        for first in (group.first..group.last).step_by(MOST_PRODUCTS) {
-            let products = products(panel, row, first..group.last.min(first + MOST_PRODUCTS));
-            for (sum, products) in sums.as_flattened_mut().iter_mut().zip(products.as_flattened()) {
-                *sum = vpadalq_s16(*sum, *products);
+            for row in quad_rows..rows {
+                multiply_row(&panel, row);
             }
         }
-        let multipliers = multipliers_32(panel.multipliers.add(8 * group.index));
-        for ((total, [low, high]), multipliers) in totals.iter_mut().zip(sums).zip(multipliers) {
-            *total = vmlaq_s32(*total, vpaddq_s32(low, high), multipliers);
-        }
     }
 }
 
-/// The sums of at most 128 inputs in 16 outputs, four partial sums of each of two outputs a vector.
+/// Stretches of inputs, each cut into pieces of 32 and perhaps one of 16 at its end: a group or several, so that no piece has
+/// inputs of two.
+#[inline(always)]
+pub(super) fn stretches(panel: &Int4Panel<'_>) -> impl Iterator<Item = Group> + use<> {
+    let whole = panel.group_inputs.is_multiple_of(PIECE);
+    panel.cut(if whole { panel.panel.inputs } else { panel.group_inputs })
+}
+
+/// 4 outputs of a row: their sums of one more register of weights.
+macro_rules! multiply {
+    ($name:literal: $($low:ident $high:ident $weights:literal $x:literal),+) => {
+        concat!($(
+            $name, " {", stringify!($low), ":v}.8h, ", $weights, ".8b, ", $x, ".8b\n",
+            $name, "2 {", stringify!($high), ":v}.8h, ", $weights, ".16b, ", $x, ".16b\n",
+        )+)
+    };
+}
+
+/// 8 inputs, in `$x` and `$y`, x 16 outputs: registers of weights are unpacked in two, the first by way of another.
+macro_rules! multiply_8 {
+    ($name:literal $x:literal $y:literal: $($weights:literal $other:literal),+) => {
+        concat!(
+            $("shl ", $other, ".16b, ", $weights, ".16b, #4\n",)+
+            $("sshr ", $other, ".16b, ", $other, ".16b, #4\n",)+
+            multiply_8!(@ $name $x: $($other)+),
+            $("sshr ", $weights, ".16b, ", $weights, ".16b, #4\n",)+
+            multiply_8!(@ "smlal" $y: $($weights)+),
+        )
+    };
+    (@ $name:literal $x:literal: $w0:literal $w1:literal $w2:literal $w3:literal) => {
+        multiply!($name: a b $w0 $x, c d $w1 $x, e f $w2 $x, g h $w3 $x)
+    };
+}
+
+/// 16 inputs x 16 outputs.
+macro_rules! multiply_16 {
+    ($first:literal) => {
+        concat!(
+            "ld1 {{v4.16b, v5.16b, v6.16b, v7.16b}}, [{weights}], #64\n",
+            "ld4r {{v0.4s, v1.4s, v2.4s, v3.4s}}, [{values}], #16\n",
+            "ld1 {{v16.16b, v17.16b, v18.16b, v19.16b}}, [{weights}], #64\n",
+            multiply_8!($first "v0" "v1": "v4" "v20", "v5" "v21", "v6" "v22", "v7" "v23"),
+            multiply_8!("smlal" "v2" "v3": "v16" "v20", "v17" "v21", "v18" "v22", "v19" "v23"),
+        )
+    };
+}
+
+/// One row x 16 outputs.
 ///
 /// # Safety
-/// The row must exist, in plain order, and have these inputs, multiples of 16.
+/// The panel's invariants; the row must exist, in plain order.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn products(
+unsafe fn multiply_row(panel: &Int4Panel<'_>, row: usize) {
+    let mut totals = [vdupq_n_s32(0); 4];
+    // Where groups are pieces, each has its multipliers; otherwise all pieces of a group have the same.
+    let (stretch, step) = match panel.group_inputs {
+        PIECE => (panel.panel.inputs, 8),
+        inputs => (inputs, 0),
+    };
+    // SAFETY: the row exists; the group is the panel's.
+    unsafe {
+        for group in panel.cut(stretch) {
+            add_row(&mut totals, panel, row, &group, step);
+        }
+        finish_row(&panel.panel, row, 0, totals);
+    }
+}
+
+/// Adds a group, or several of 32 inputs, whose multipliers are `step` bytes apart.
+///
+/// # Safety
+/// The row must exist, in plain order, the inputs be the panel's, and the multipliers there.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn add_row(
+    totals: &mut [int32x4_t; 4],
     panel: &Int4Panel<'_>,
     row: usize,
-    inputs: core::ops::Range<usize>,
-) -> [[int16x8_t; 2]; 4] {
-    let mut products = [[vdupq_n_s16(0); 2]; 4];
-    // SAFETY: the row has `inputs` bytes and the panel `8 * inputs`, of which those of the range are read.
-    unsafe {
-        let mut values = panel.panel.values.add(row * panel.panel.inputs + inputs.start);
-        let mut weights = panel.packed.add(inputs.start * 8);
-        for _ in 0..inputs.len() / 16 {
-            multiply(&mut products, values, weights);
-            multiply(&mut products, values.add(8), weights.add(64));
-            weights = weights.add(128);
-            values = values.add(16);
-        }
-    }
-    products
-}
-
-/// Adds the products of 8 inputs and 16 outputs.
-///
-/// # Safety
-/// 8 values must be readable at `values`, 64 bytes at `weights`.
-#[inline]
-#[target_feature(enable = "neon")]
-unsafe fn multiply(products: &mut [[int16x8_t; 2]; 4], values: *const i8, weights: *const u8) {
-    // SAFETY: the caller's.
-    unsafe {
-        let [first, second] =
-            [values, values.add(4)].map(|four| vreinterpretq_s8_s32(vld1q_dup_s32(four.cast())));
-        for (vector, products) in products.iter_mut().enumerate() {
-            let packed = vreinterpretq_s8_u8(vld1q_u8(weights.add(16 * vector)));
-            let (low, high) = (vshrq_n_s8::<4>(vshlq_n_s8::<4>(packed)), vshrq_n_s8::<4>(packed));
-            *products = multiply_add(multiply_add(*products, low, first), high, second);
-        }
-    }
-}
-
-/// Adds 16 products. As intrinsics these two instructions become four: the compiler first moves the upper halves down.
-#[inline]
-#[target_feature(enable = "neon")]
-fn multiply_add([mut low, mut high]: [int16x8_t; 2], a: int8x16_t, b: int8x16_t) -> [int16x8_t; 2] {
-    // SAFETY: sums of products of int8 are all that is computed.
+    group: &Group,
+    step: usize,
+) {
+    let [mut t, mut u, mut v, mut w] = *totals;
+    // SAFETY: the row has `inputs` bytes and the panel `8 * inputs`, of which the group's are read, 16 inputs at least; 8 bytes of
+    // multipliers are read for each piece. Sums of products are all that is computed.
     unsafe {
         asm!(
-            "smlal {low:v}.8h, {a:v}.8b, {b:v}.8b",
-            "smlal2 {high:v}.8h, {a:v}.16b, {b:v}.16b",
-            low = inout(vreg) low, high = inout(vreg) high, a = in(vreg) a, b = in(vreg) b,
-            options(pure, nomem, nostack, preserves_flags),
+            "2:",
+            multiply_16!("smull"),
+            // Below zero where there are no 16 inputs more, above where there are more than 16.
+            "subs {blocks}, {blocks}, #2",
+            "b.mi 3f",
+            multiply_16!("smlal"),
+            "3:",
+            "ld1 {{v4.8b}}, [{multipliers}], {step}",
+            "addp {a:v}.8h, {a:v}.8h, {b:v}.8h", "addp {c:v}.8h, {c:v}.8h, {d:v}.8h",
+            "addp {e:v}.8h, {e:v}.8h, {f:v}.8h", "addp {g:v}.8h, {g:v}.8h, {h:v}.8h",
+            "ushll v4.8h, v4.8b, #0",
+            "addp {a:v}.8h, {a:v}.8h, {c:v}.8h",
+            "and v5.16b, v4.16b, {mask:v}.16b",
+            "addp {e:v}.8h, {e:v}.8h, {g:v}.8h",
+            "ushr v4.8h, v4.8h, #4",
+            "smlal {t:v}.4s, {a:v}.4h, v5.4h", "smlal2 {u:v}.4s, {a:v}.8h, v5.8h",
+            "smlal {v:v}.4s, {e:v}.4h, v4.4h", "smlal2 {w:v}.4s, {e:v}.8h, v4.8h",
+            "b.gt 2b",
+            values = inout(reg) panel.panel.values.add(row * panel.panel.inputs + group.first) => _,
+            weights = inout(reg) panel.packed.add(8 * group.first) => _,
+            multipliers = inout(reg) panel.multipliers.add(8 * group.index) => _,
+            step = in(reg) step,
+            blocks = inout(reg) (group.last - group.first) / 16 => _,
+            mask = in(vreg) vdupq_n_u16(0xf),
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _,
+            out("v4") _, out("v5") _, out("v6") _, out("v7") _,
+            out("v16") _, out("v17") _, out("v18") _, out("v19") _,
+            out("v20") _, out("v21") _, out("v22") _, out("v23") _,
+            a = out(vreg) _, b = out(vreg) _, c = out(vreg) _, d = out(vreg) _,
+            e = out(vreg) _, f = out(vreg) _, g = out(vreg) _, h = out(vreg) _,
+            t = inout(vreg) t, u = inout(vreg) u, v = inout(vreg) v, w = inout(vreg) w,
+            options(nostack, readonly),
         );
     }
-    [low, high]
+    *totals = [t, u, v, w];
 }

@@ -8,6 +8,7 @@ mod int4;
 mod matmul_i4;
 mod matmul_i4_dotprod;
 mod matmul_i4_neon;
+mod matmul_i4_neon_quad;
 mod matmul_i8_dotprod;
 mod matmul_i8_i8mm;
 mod matmul_i8_neon;
@@ -58,7 +59,7 @@ pub(crate) fn dispatch_matmul_int4<'a>(
         // SAFETY: as above.
         InstructionSet::Dotprod => unsafe { matmul_i4::matmul_i4_block16x4_dotprod(matmul, room) },
         // SAFETY: as above.
-        InstructionSet::Neon => unsafe { matmul_i4::matmul_i4_block16x4_neon(matmul, room) },
+        InstructionSet::Neon => unsafe { matmul_i4_neon::matmul_i4_block16x4_neon(matmul, room) },
         _ => scalar::matmul_i4_block16x4(matmul),
     }
 }
