@@ -106,7 +106,7 @@ fn count(arguments: &[&str]) -> Option<()> {
                 let packed = &packed[..weights / 2];
                 let weights = SparseInt4Matrix::new(outputs, inputs, index, packed, int4_scales).ok()?;
                 run(kernels, rows, &source, outputs, |rows, out| {
-                    kernels.matmul_sparse_int4(rows, &weights, Some(&bias), out, outputs)
+                    kernels.matmul_sparse_int4(rows, &weights, Some(&bias), &mut room, out, outputs)
                 })
             }
         }

@@ -62,17 +62,14 @@ impl Kernels {
         out_stride: usize,
     ) -> Result<(), KernelError> {
         let bias = self.check_product(rows, weights.inputs(), weights.outputs(), bias, out, out_stride)?;
-        let (needed, given) = (Self::int4_room(rows.rows(), weights.inputs()), room.len());
-        if given < needed {
-            return Err(KernelError::TooShort { name: "room", needed, given });
-        }
+        Self::check_room(rows, room)?;
         if rows.rows() > 0 {
             arch::matmul_int4(self, Matmul { rows, weights, bias, out, out_stride }, room);
         }
         Ok(())
     }
 
-    /// Bytes of `room` for [`matmul_int4`](Self::matmul_int4): with few rows weights are unpacked in registers, with more 16
+    /// Bytes of `room` for [`matmul_int4`](Self::matmul_int4) and [`matmul_sparse_int4`](Self::matmul_sparse_int4): with few rows weights are unpacked in registers, with more 16
     /// outputs at a time become int8 once for all rows, with multipliers of two bytes for each 16 inputs behind them.
     pub const fn int4_room(rows: usize, inputs: usize) -> usize {
         if rows < LEAST_UNPACKED { 0 } else { (OUTPUT_BLOCK + 2) * round_up(inputs, INPUT_PAD) }
@@ -97,7 +94,7 @@ impl Kernels {
         Ok(())
     }
 
-    /// [`matmul`](Self::matmul) with block-sparse int4 weights: what is not stored counts as zero.
+    /// [`matmul_int4`](Self::matmul_int4) with block-sparse weights: what is not stored counts as zero.
     ///
     /// # Errors
     /// When lengths do not fit, or `rows` were quantized by kernels with another order of values.
@@ -106,14 +103,22 @@ impl Kernels {
         rows: &QuantizedRows<'_>,
         weights: &SparseInt4Matrix<'_>,
         bias: Option<&[f32]>,
+        room: &mut [i8],
         out: &mut [f32],
         out_stride: usize,
     ) -> Result<(), KernelError> {
         let bias = self.check_product(rows, weights.inputs(), weights.outputs(), bias, out, out_stride)?;
+        Self::check_room(rows, room)?;
         if rows.rows() > 0 {
-            arch::matmul_sparse_int4(self, Matmul { rows, weights, bias, out, out_stride });
+            arch::matmul_sparse_int4(self, Matmul { rows, weights, bias, out, out_stride }, room);
         }
         Ok(())
+    }
+
+    /// Checks that `room` suffices for products of `rows`.
+    fn check_room(rows: &QuantizedRows<'_>, room: &[i8]) -> Result<(), KernelError> {
+        let (needed, given) = (Self::int4_room(rows.rows(), rows.inputs()), room.len());
+        if given < needed { Err(KernelError::TooShort { name: "room", needed, given }) } else { Ok(()) }
     }
 
     /// Checks what [`Matmul`] promises, and cuts the bias to the outputs.

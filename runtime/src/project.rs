@@ -99,7 +99,12 @@ impl<'a> Input<'a> {
                 done?;
             }
             Matrix::SparseInt8(weights) => kernels.matmul_sparse_int8(rows, weights, added, out, outputs)?,
-            Matrix::SparseInt4(weights) => kernels.matmul_sparse_int4(rows, weights, added, out, outputs)?,
+            Matrix::SparseInt4(weights) => {
+                let room = self.room.take();
+                let done = kernels.matmul_sparse_int4(rows, weights, added, room, out, outputs);
+                self.room.set(room);
+                done?;
+            }
             Matrix::Float(weights) => {
                 let (inputs, values) = (weights.inputs(), weights.values());
                 let (source, rows) = (self.source, self.rows);

@@ -204,7 +204,10 @@ impl Sizes {
             convolution_inputs: 0,
             convolution_split: 0,
             convolution_rows: 1,
-            has_int4: model.tensors().iter().any(|tensor| tensor.kind == TensorKind::Int4),
+            has_int4: model
+                .tensors()
+                .iter()
+                .any(|tensor| matches!(tensor.kind, TensorKind::Int4 | TensorKind::SparseInt4)),
             piece: longest_piece(model),
             ctc_beam: 0,
             ctc_rows: 0,
@@ -283,7 +286,7 @@ impl Sizes {
         if copies > 1 { rows * copies * inputs } else { 0 }
     }
 
-    /// Bytes of a panel of int4 weights that is unpacked for `rows` rows of at most `inputs`, where there are such weights.
+    /// Bytes of a panel of int4 weights, or of a row of blocks, that is unpacked for `rows` rows of at most `inputs`, where there are such weights.
     pub(crate) const fn int4_room(&self, rows: usize, inputs: usize) -> usize {
         if self.has_int4 { Kernels::int4_room(rows, inputs) } else { 0 }
     }

@@ -60,9 +60,14 @@ pub(crate) fn matmul_sparse_int8<'a>(kernels: Kernels, matmul: Matmul<'a, Sparse
     }
 }
 
-pub(crate) fn matmul_sparse_int4<'a>(kernels: Kernels, matmul: Matmul<'a, SparseInt4Matrix<'a>>) {
+/// `room` holds a row of blocks of int8 weights where there are rows enough to unpack one.
+pub(crate) fn matmul_sparse_int4<'a>(
+    kernels: Kernels,
+    matmul: Matmul<'a, SparseInt4Matrix<'a>>,
+    room: &mut [i8],
+) {
     match kernels.instruction_set() {
         InstructionSet::Scalar => scalar::matmul_sparse_i4(matmul),
-        _ => native::dispatch_matmul_sparse_int4(kernels, matmul),
+        _ => native::dispatch_matmul_sparse_int4(kernels, matmul, room),
     }
 }

@@ -117,8 +117,9 @@ impl SparseCase {
     }
 
     fn run_int4(&self, kernels: Kernels) -> Vec<f32> {
+        let bytes = Kernels::int4_room(self.rows, self.inputs);
         self.run(kernels, |rows, bias, out, stride| {
-            kernels.matmul_sparse_int4(rows, &self.int4(), bias, out, stride)
+            kernels.matmul_sparse_int4(rows, &self.int4(), bias, &mut vec![77; bytes], out, stride)
         })
     }
 
@@ -243,6 +244,29 @@ fn rows_of_blocks_are_read_as_floats() {
             assert!(dequantize_sparse_row(&int8, outputs, &mut row).is_err());
             assert!(dequantize_sparse_row(&int8, 0, &mut row[1..]).is_err());
             assert!(dequantize_sparse_int4_row(&int4, outputs, &mut row).is_err());
+        }
+    }
+}
+
+#[test]
+fn room_is_asked_for_where_weights_are_unpacked() {
+    for kernels in Kernels::available() {
+        let case = SparseCase::random(3, BlockShape::Outputs16Inputs4, 5, 40, 20, 50);
+        let (mut values, mut scales) = (vec![0; Kernels::quantized_bytes(5, 40)], vec![0.0; 5]);
+        let mut out = vec![0.0; 100];
+        for rows in [3, 4, 5] {
+            let rows = kernels.quantize_rows(&case.source, 40, rows, 40, &mut values, &mut scales).unwrap();
+            let needed = Kernels::int4_room(rows.rows(), 40);
+            let mut room = vec![0; needed];
+            assert_eq!(
+                kernels.matmul_sparse_int4(&rows, &case.int4(), None, &mut room, &mut out, 20),
+                Ok(())
+            );
+            if let Some(short) = room.get_mut(1..) {
+                let error = KernelError::TooShort { name: "room", needed, given: needed - 1 };
+                let result = kernels.matmul_sparse_int4(&rows, &case.int4(), None, short, &mut out, 20);
+                assert_eq!(result, Err(error));
+            }
         }
     }
 }

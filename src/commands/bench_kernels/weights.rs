@@ -70,7 +70,7 @@ impl Weights<'_> {
             Self::Int8(weights) => kernels.matmul(rows, weights, None, out, stride),
             Self::Int4(weights) => kernels.matmul_int4(rows, weights, None, room, out, stride),
             Self::SparseInt8(weights) => kernels.matmul_sparse_int8(rows, weights, None, out, stride),
-            Self::SparseInt4(weights) => kernels.matmul_sparse_int4(rows, weights, None, out, stride),
+            Self::SparseInt4(weights) => kernels.matmul_sparse_int4(rows, weights, None, room, out, stride),
         }
     }
 }

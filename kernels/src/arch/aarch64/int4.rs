@@ -1,8 +1,8 @@
 //! What every AArch64 kernel for int4 weights needs.
 
 use core::arch::aarch64::{
-    int8x16_t, int16x8_t, int32x4_t, uint8x8_t, vand_u8, vcombine_u8, vdup_n_u8, vget_low_u16, vld1_u8,
-    vld1q_u8, vmlaq_s32, vmovl_high_u16, vmovl_u8, vmovl_u16, vmulq_s8, vreinterpretq_s8_u8,
+    int8x16_t, int16x8_t, int32x4_t, uint8x8_t, uint8x16_t, vand_u8, vcombine_u8, vdup_n_u8, vget_low_u16,
+    vld1_u8, vld1q_u8, vmlaq_s32, vmovl_high_u16, vmovl_u8, vmovl_u16, vmulq_s8, vreinterpretq_s8_u8,
     vreinterpretq_s8_u16, vreinterpretq_s16_u16, vreinterpretq_s32_u32, vreinterpretq_u16_u8, vshlq_n_s8,
     vshr_n_u8, vshrq_n_s8, vshrq_n_s32, vst1q_s8, vzip1q_u8, vzip1q_u16, vzip2q_u8, vzip2q_u16,
 };
@@ -46,6 +46,14 @@ pub(super) unsafe fn multipliers_32(place: *const u8) -> [int32x4_t; 4] {
         .map(|lanes| vreinterpretq_s32_u32(lanes))
 }
 
+/// The weights in the low and in the high halves of bytes, without their multipliers.
+#[inline]
+#[target_feature(enable = "neon")]
+pub(super) fn steps(packed: uint8x16_t) -> [int8x16_t; 2] {
+    let packed = vreinterpretq_s8_u8(packed);
+    [vshrq_n_s8::<4>(vshlq_n_s8::<4>(packed)), vshrq_n_s8::<4>(packed)]
+}
+
 /// Adds the sums of a group, given 16 times as large, times their multipliers to the totals.
 #[inline]
 #[target_feature(enable = "neon")]
@@ -69,8 +77,7 @@ pub(super) unsafe fn unpack<'a>(panel: Int4Panel<'a>, room: *mut i8) -> Panel<'a
             let mut target = room.add(16 * group.first);
             for _ in 0..(group.last - group.first) / 8 {
                 for (vector, multipliers) in multipliers.into_iter().enumerate() {
-                    let halves = vreinterpretq_s8_u8(vld1q_u8(packed.add(16 * vector)));
-                    let (low, high) = (vshrq_n_s8::<4>(vshlq_n_s8::<4>(halves)), vshrq_n_s8::<4>(halves));
+                    let [low, high] = steps(vld1q_u8(packed.add(16 * vector)));
                     vst1q_s8(target.add(16 * vector), vmulq_s8(low, multipliers));
                     vst1q_s8(target.add(64 + 16 * vector), vmulq_s8(high, multipliers));
                 }
@@ -88,7 +95,7 @@ pub(super) unsafe fn unpack<'a>(panel: Int4Panel<'a>, room: *mut i8) -> Panel<'a
 /// 8 bytes must be readable.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn each_four_times(place: *const u8) -> [int8x16_t; 4] {
+pub(super) unsafe fn each_four_times(place: *const u8) -> [int8x16_t; 4] {
     // SAFETY: the caller's.
     let [low, high] = unsafe { halves(place) };
     let all = vcombine_u8(low, high);

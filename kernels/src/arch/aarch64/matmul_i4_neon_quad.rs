@@ -4,13 +4,12 @@
 //! has 2 inputs of 8 outputs. A panel is laid out that way, once for all rows, each piece with its multipliers behind it.
 
 use core::arch::aarch64::{
-    int16x8_t, int32x4_t, uint8x16_t, vdupq_n_s32, vld1q_u8, vreinterpretq_s8_u8, vreinterpretq_s16_s8,
-    vshlq_n_s8, vshrq_n_s8, vst1q_s16, vuzp1q_s16, vuzp2q_s16,
+    int32x4_t, vdupq_n_s32, vld1q_u8, vreinterpretq_s16_s8, vst1q_s16, vuzp1q_s16, vuzp2q_s16,
 };
 use core::arch::asm;
 
 use super::finish::finish_two_rows;
-use super::int4::multipliers_16;
+use super::int4::{multipliers_16, steps};
 use super::matmul_i4_neon::{PIECE, stretches};
 use crate::arch::int4_panel::Int4Panel;
 
@@ -56,23 +55,14 @@ unsafe fn lay_out_8(packed: *const u8, target: *mut i16) {
         // SAFETY: the caller's.
         unsafe {
             let [first, second] = [0, 16].map(|offset| vld1q_u8(packed.add(32 * half + offset)));
-            let (first, second) = (unpack(first), unpack(second));
-            for (four, (first, second)) in first.into_iter().zip(second).enumerate() {
+            for (four, (first, second)) in steps(first).into_iter().zip(steps(second)).enumerate() {
+                let (first, second) = (vreinterpretq_s16_s8(first), vreinterpretq_s16_s8(second));
                 let target = target.add(32 * four + 8 * half);
                 vst1q_s16(target, vuzp1q_s16(first, second));
                 vst1q_s16(target.add(16), vuzp2q_s16(first, second));
             }
         }
     }
-}
-
-/// The low and the high halves of bytes, each two a lane.
-#[inline]
-#[target_feature(enable = "neon")]
-fn unpack(packed: uint8x16_t) -> [int16x8_t; 2] {
-    let packed = vreinterpretq_s8_u8(packed);
-    [vshrq_n_s8::<4>(vshlq_n_s8::<4>(packed)), vshrq_n_s8::<4>(packed)]
-        .map(|halves| vreinterpretq_s16_s8(halves))
 }
 
 /// All fours of rows x 16 outputs, of a panel that `lay_out` has written to `weights`.

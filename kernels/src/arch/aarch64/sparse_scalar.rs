@@ -10,6 +10,10 @@ pub(crate) fn dispatch_matmul_sparse_int8<'a>(_: Kernels, matmul: Matmul<'a, Spa
     scalar::matmul_sparse_i8(matmul);
 }
 
-pub(crate) fn dispatch_matmul_sparse_int4<'a>(_: Kernels, matmul: Matmul<'a, SparseInt4Matrix<'a>>) {
+pub(crate) fn dispatch_matmul_sparse_int4<'a>(
+    _: Kernels,
+    matmul: Matmul<'a, SparseInt4Matrix<'a>>,
+    _: &mut [i8],
+) {
     scalar::matmul_sparse_i4(matmul);
 }

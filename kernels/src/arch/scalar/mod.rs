@@ -46,7 +46,11 @@ mod native {
         super::matmul_sparse_i8(matmul);
     }
 
-    pub(crate) fn dispatch_matmul_sparse_int4<'a>(_: Kernels, matmul: Matmul<'a, SparseInt4Matrix<'a>>) {
+    pub(crate) fn dispatch_matmul_sparse_int4<'a>(
+        _: Kernels,
+        matmul: Matmul<'a, SparseInt4Matrix<'a>>,
+        _: &mut [i8],
+    ) {
         super::matmul_sparse_i4(matmul);
     }
 }

@@ -82,7 +82,11 @@ pub(crate) fn dispatch_matmul_sparse_int8<'a>(kernels: Kernels, matmul: Matmul<'
     }
 }
 
-pub(crate) fn dispatch_matmul_sparse_int4<'a>(kernels: Kernels, matmul: Matmul<'a, SparseInt4Matrix<'a>>) {
+pub(crate) fn dispatch_matmul_sparse_int4<'a>(
+    kernels: Kernels,
+    matmul: Matmul<'a, SparseInt4Matrix<'a>>,
+    _: &mut [i8],
+) {
     match kernels.instruction_set() {
         // SAFETY: `Kernels` proves that the instructions exist.
         InstructionSet::Avx512Vnni => unsafe { sparse_avx512vnni::matmul_sparse_i4_avx512vnni(matmul) },

@@ -31,7 +31,7 @@ macro_rules! quad_16x4 {
 /// The run's invariants; four rows as wide as the matrix stand side by side at `values`.
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
-pub(super) unsafe fn quad_16x4<const INT4: bool, const WIDE: bool>(
+pub(super) unsafe fn quad_16x4<const WIDE: bool>(
     run: Run,
     values: *const i8,
     _: usize,
@@ -54,9 +54,8 @@ pub(super) unsafe fn quad_16x4<const INT4: bool, const WIDE: bool>(
         };
     }
     // SAFETY: the caller's: an id stands for 16 bytes of the four rows. Sums of products are all that is computed.
-    unsafe { kinds!(code, INT4, WIDE) }
-    [[[a0, b0, c0, d0], [a1, b1, c1, d1], [a2, b2, c2, d2], [a3, b3, c3, d3]]
-        .map(|sums| align::<INT4, 4>(sums))]
+    unsafe { kinds!(code, WIDE) }
+    [[[a0, b0, c0, d0], [a1, b1, c1, d1], [a2, b2, c2, d2], [a3, b3, c3, d3]]]
 }
 
 /// One row x 16 outputs.
@@ -114,7 +113,7 @@ macro_rules! quads_4x16 {
         /// `stride` bytes apart.
         #[inline]
         #[target_feature(enable = "neon,dotprod")]
-        pub(super) unsafe fn $name<const INT4: bool, const WIDE: bool>(
+        pub(super) unsafe fn $name<const WIDE: bool>(
             run: Run,
             values: *const i8,
             stride: usize,
@@ -137,8 +136,8 @@ macro_rules! quads_4x16 {
                 };
             }
             // SAFETY: the caller's: an id stands for 64 bytes of four rows. Sums of products are all that is computed.
-            unsafe { kinds!(code, INT4, WIDE) }
-            [$([$a, $b, $c, $d]),+].map(|sums| transpose(align::<INT4, 4>(sums)).map(|sums| [sums]))
+            unsafe { kinds!(code, WIDE) }
+            [$([$a, $b, $c, $d]),+].map(|sums| transpose(sums).map(|sums| [sums]))
         }
     };
 }
@@ -235,7 +234,7 @@ macro_rules! quads_4x4 {
         /// `stride` bytes apart.
         #[inline]
         #[target_feature(enable = "neon,dotprod")]
-        pub(super) unsafe fn $name<const INT4: bool, const WIDE: bool>(
+        pub(super) unsafe fn $name<const WIDE: bool>(
             run: Run,
             values: *const i8,
             stride: usize,
@@ -258,8 +257,8 @@ macro_rules! quads_4x4 {
                 };
             }
             // SAFETY: the caller's: an id stands for 16 bytes of four rows. Sums of products are all that is computed.
-            unsafe { kinds!(code, INT4, WIDE) }
-            [$([$a, $b, $c, $d]),+].map(|sums| sums.map(|sums| [align_small::<INT4>(sums)]))
+            unsafe { kinds!(code, WIDE) }
+            [$([$a, $b, $c, $d]),+].map(|sums| sums.map(|sums| [sums]))
         }
     };
 }

@@ -6,7 +6,7 @@
 use core::arch::aarch64::{int32x4_t, vdupq_n_s32};
 use core::arch::asm;
 
-use super::run::{Run, align, half_block, id, kinds, run};
+use super::run::{Run, half_block, id, kinds, run};
 use crate::arch::aarch64::finish::split;
 
 /// Four outputs of one block and of another as twice 2 outputs x 8 inputs.
@@ -54,7 +54,7 @@ macro_rules! quads {
         /// side, from `values` on and `stride` bytes apart.
         #[inline]
         #[target_feature(enable = "neon,i8mm")]
-        pub(super) unsafe fn $name<const INT4: bool, const WIDE: bool>(
+        pub(super) unsafe fn $name<const WIDE: bool>(
             run: Run,
             values: *const i8,
             stride: usize,
@@ -67,7 +67,7 @@ macro_rules! quads {
                         pointers [$($pointer)+]
                         pair [
                             id!("i" $suffix $size), id!("j" $suffix $size),
-                            half_block!($kind "x" "y"), half_block!($kind "z" "v"),
+                            half_block!("x" "y"), half_block!("z" "v"),
                             zip!("x" "z": "w0" "w1"), zip!("y" "v": "w2" "w3"),
                             $(
                                 concat!("ldr {x:q}, [{", $text, "}, {i}, lsl #4]\n"),
@@ -77,7 +77,7 @@ macro_rules! quads {
                         ]
                         // Zeros for a second block, and any inputs.
                         single [
-                            id!("i" $suffix $size), half_block!($kind "x" "y"), "movi {z:v}.16b, #0\n",
+                            id!("i" $suffix $size), half_block!("x" "y"), "movi {z:v}.16b, #0\n",
                             zip!("x" "z": "w0" "w1"), zip!("y" "z": "w2" "w3"),
                             $(
                                 concat!("ldr {x:q}, [{", $text, "}, {i}, lsl #4]\n"),
@@ -87,8 +87,8 @@ macro_rules! quads {
                 };
             }
             // SAFETY: the caller's: an id stands for 16 bytes of four rows. Sums of products are all that is computed.
-            unsafe { kinds!(code, INT4, WIDE) }
-            [$([$a, $b, $c, $d, $e, $f, $g, $h]),+].map(|sums| rows::<INT4>(sums))
+            unsafe { kinds!(code, WIDE) }
+            [$([$a, $b, $c, $d, $e, $f, $g, $h]),+].map(|sums| rows(sums))
         }
     };
 }
@@ -101,8 +101,8 @@ quads!(three_quads_16x4_half 3: 0 p0 "p0" a0 b0 c0 d0 e0 f0 g0 h0 1 p1 "p1" a1 b
 /// Sums of 2 rows x 2 outputs as 8 outputs of each of four rows.
 #[inline]
 #[target_feature(enable = "neon")]
-fn rows<const INT4: bool>([a, b, c, d, e, f, g, h]: [int32x4_t; 8]) -> [[int32x4_t; 2]; 4] {
+fn rows([a, b, c, d, e, f, g, h]: [int32x4_t; 8]) -> [[int32x4_t; 2]; 4] {
     let ([r0, r1], [s0, s1]) = (split(a, b), split(c, d));
     let ([r2, r3], [s2, s3]) = (split(e, f), split(g, h));
-    [[r0, s0], [r1, s1], [r2, s2], [r3, s3]].map(|sums| align::<INT4, 2>(sums))
+    [[r0, s0], [r1, s1], [r2, s2], [r3, s3]]
 }

@@ -9,11 +9,11 @@ mod i8mm;
 mod neon;
 mod product;
 mod run;
+mod unpack;
 
 use core::arch::aarch64::{
-    float32x4_t, int32x4_t, vcreate_u8, vcvtq_f32_s32, vdupq_laneq_f32, vdupq_n_f32, vdupq_n_s32, vfmaq_f32,
-    vget_low_s16, vget_low_u16, vld1q_f32, vmovl_high_s16, vmovl_s16, vmovl_u8, vmovl_u16, vmulq_f32,
-    vreinterpretq_s32_u32,
+    float32x4_t, int32x4_t, uint8x8_t, vcreate_u8, vcvtq_f32_s32, vdupq_laneq_f32, vdupq_n_f32, vdupq_n_s32,
+    vfmaq_f32, vget_low_u16, vld1q_f32, vmovl_u8, vmovl_u16, vmulq_f32, vreinterpretq_s32_u32,
 };
 use core::arch::asm;
 use core::mem::MaybeUninit;
@@ -21,10 +21,10 @@ use core::mem::MaybeUninit;
 use kinglet_model_format::{BlockShape, SparseInt4Matrix, SparseInt8Matrix};
 
 use super::finish::store;
-use super::int4::{add_group, multipliers_16, multipliers_32};
+use super::int4::{add_group, multipliers_32};
 use super::{matmul_i8_dotprod, matmul_i8_i8mm, matmul_i8_neon};
 use crate::arch::scalar;
-use crate::matmul::Matmul;
+use crate::matmul::{LEAST_UNPACKED, Matmul};
 use crate::{InstructionSet, Kernels};
 use product::{Product, Strip};
 
@@ -37,10 +37,23 @@ pub(crate) fn dispatch_matmul_sparse_int8<'a>(kernels: Kernels, matmul: Matmul<'
     }
 }
 
-pub(crate) fn dispatch_matmul_sparse_int4<'a>(kernels: Kernels, matmul: Matmul<'a, SparseInt4Matrix<'a>>) {
+/// Many rows take int4 weights as int8, unpacked once for all of them, a row of blocks at a time; few rows take them as they are.
+pub(crate) fn dispatch_matmul_sparse_int4<'a>(
+    kernels: Kernels,
+    matmul: Matmul<'a, SparseInt4Matrix<'a>>,
+    room: &mut [i8],
+) {
     match kernels.instruction_set() {
         InstructionSet::I8mm | InstructionSet::Dotprod | InstructionSet::Neon => {
-            dispatch::<true>(kernels, matmul.block_shape(), &Product::int4(matmul));
+            let shape = matmul.block_shape();
+            let product = Product::int4(matmul);
+            if product.rows < LEAST_UNPACKED {
+                dispatch::<true>(kernels, shape, &product);
+            } else if product.wide_ids {
+                unpack_and_dispatch::<true>(kernels, shape, &product, room);
+            } else {
+                unpack_and_dispatch::<false>(kernels, shape, &product, room);
+            }
         }
         _ => scalar::matmul_sparse_i4(matmul),
     }
@@ -52,6 +65,20 @@ fn dispatch<const INT4: bool>(kernels: Kernels, shape: BlockShape, product: &Pro
         (false, true) => dispatch_shape::<INT4, false, true>(kernels, shape, product),
         (true, false) => dispatch_shape::<INT4, true, false>(kernels, shape, product),
         (true, true) => dispatch_shape::<INT4, true, true>(kernels, shape, product),
+    }
+}
+
+fn unpack_and_dispatch<const WIDE: bool>(
+    kernels: Kernels,
+    shape: BlockShape,
+    product: &Product<'_>,
+    room: &mut [i8],
+) {
+    for (index, strip) in product.strips::<WIDE>().enumerate() {
+        // SAFETY: `Kernels` proves that NEON exists; blocks and ids are as the product says, and `room` has 16 bytes for each
+        // input, as the widest row of blocks has weights.
+        unsafe { unpack::unpack::<WIDE>(&strip, shape, room.as_mut_ptr()) }
+        dispatch::<false>(kernels, shape, &product.alone(index, &strip, room.as_ptr()));
     }
 }
 
@@ -84,30 +111,33 @@ fn dispatch_shape<const INT4: bool, const WIDE: bool, const GROUPED: bool>(
     }
 }
 
-/// Rows from `$row` on, `$fours` times `$rows`: `4 * $vectors` outputs from `$first` of `$strip` on.
-macro_rules! tile {
-    ($product:ident, $strip:ident, $row:expr, $first:expr, $fours:literal x $rows:literal x $vectors:literal,
-        |$run:ident| $sums:expr) => {
+/// `$fours` times four rows, from `$row` on, of int8 weights: `4 * $vectors` outputs from `$first` of `$strip` on.
+macro_rules! tile_fours {
+    ($product:ident, $strip:ident, $row:expr, $first:expr, $fours:literal x $vectors:literal, |$run:ident| $sums:expr) => {
+        let $run = $strip.run.from_output($first);
+        let sums: [_; $fours] = $sums;
+        for (index, sums) in sums.iter().enumerate() {
+            finish::<$vectors, 4>($product, &$strip, $row + 4 * index, $first, sums);
+        }
+    };
+}
+
+/// One row, `$row`: `4 * $vectors` outputs, which are all, of `$strip`.
+macro_rules! tile_row {
+    ($product:ident, $strip:ident, $row:expr, $vectors:literal, |$run:ident| $sums:expr) => {
+        let mut totals = [[vdupq_n_s32(0); $vectors]];
         if !INT4 {
-            let $run = $strip.run.from_output::<INT4>($first);
-            for (index, sums) in $sums.iter().enumerate() {
-                finish::<$vectors, $rows>($product, &$strip, $row + $rows * index, $first, sums);
+            let $run = $strip.run;
+            [totals] = $sums;
+        } else if GROUPED {
+            for (group, $run) in $strip.groups::<WIDE>() {
+                add::<$vectors>(&$strip, group, $sums.as_flattened(), &mut totals);
             }
         } else {
-            let mut totals = [[[vdupq_n_s32(0); $vectors]; $rows]; $fours];
-            if GROUPED {
-                for (group, $run) in $strip.groups::<WIDE>() {
-                    let $run = $run.from_output::<INT4>($first);
-                    add::<$vectors>(&$strip, group, $first, $sums.as_flattened(), totals.as_flattened_mut());
-                }
-            } else {
-                let $run = $strip.run.from_output::<INT4>($first);
-                add::<$vectors>(&$strip, 0, $first, $sums.as_flattened(), totals.as_flattened_mut());
-            }
-            for (index, totals) in totals.iter().enumerate() {
-                finish::<$vectors, $rows>($product, &$strip, $row + $rows * index, $first, totals);
-            }
+            let $run = $strip.run;
+            add::<$vectors>(&$strip, 0, $sums.as_flattened(), &mut totals);
         }
+        finish::<$vectors, 1>($product, &$strip, $row, 0, &totals);
     };
 }
 
@@ -120,13 +150,14 @@ macro_rules! product {
         /// The product must have blocks of that shape, ids of two bytes where `WIDE`, and one group unless `GROUPED`.
         #[target_feature(enable = $features)]
         unsafe fn $name<const INT4: bool, const WIDE: bool, const GROUPED: bool>(product: &Product<'_>) {
-            let quad_rows = product.rows / 4 * 4;
+            // Int4 weights come as they are to fewer than four rows.
+            let quad_rows = if INT4 { 0 } else { product.rows / 4 * 4 };
             // One row apart from others: there the little that is done for each row of blocks counts.
             if product.rows == 1 {
                 for strip in product.strips::<WIDE>() {
                     // SAFETY: the product's invariants: there is one row, in plain order.
                     unsafe {
-                        tile!(product, strip, 0, 0, 1 x 1 x $row_vectors,
+                        tile_row!(product, strip, 0, $row_vectors,
                             |run| $row_module::$row_tile::<INT4, WIDE>(run, product.values));
                     }
                 }
@@ -144,14 +175,14 @@ macro_rules! product {
                         let mut row = 0;
                         $(while quad_rows - row >= 4 * $fours {
                             let values = product.values.wrapping_add(row * product.inputs);
-                            tile!(product, strip, row, first, $fours x 4 x $vectors,
-                                |run| $module::$tile::<INT4, WIDE>(run, values, 4 * product.inputs));
+                            tile_fours!(product, strip, row, first, $fours x $vectors,
+                                |run| $module::$tile::<WIDE>(run, values, 4 * product.inputs));
                             row += 4 * $fours;
                         })+
                     }
                     for row in quad_rows..product.rows {
                         let values = product.values.wrapping_add(row * product.inputs);
-                        tile!(product, strip, row, 0, 1 x 1 x $row_vectors,
+                        tile_row!(product, strip, row, $row_vectors,
                             |run| $row_module::$row_tile::<INT4, WIDE>(run, values));
                     }
                 }
@@ -312,21 +343,20 @@ unsafe fn finish_four_halves(
     }
 }
 
-/// Adds 16 times the sums of a group, from output `first` of the strip on, times their multipliers to the totals of as many rows.
+/// Adds 16 times the sums of a group times their multipliers to the totals of as many rows.
 ///
 /// # Safety
-/// The product must have the group; `first + 4 * VECTORS` must be at most a block's outputs.
+/// The product must have the group; `4 * VECTORS` must be a block's outputs.
 #[inline]
 #[target_feature(enable = "neon")]
 unsafe fn add<const VECTORS: usize>(
     strip: &Strip<'_>,
     group: usize,
-    first: usize,
     sums: &[[int32x4_t; VECTORS]],
     totals: &mut [[int32x4_t; VECTORS]],
 ) {
     // SAFETY: a group has multipliers for all outputs of a block.
-    let multipliers = unsafe { multipliers::<VECTORS>(strip.multipliers.add(8 * group), strip.lane + first) };
+    let multipliers = unsafe { multipliers::<VECTORS>(strip.multipliers.add(8 * group), strip.lane) };
     for (totals, sums) in totals.iter_mut().zip(sums) {
         for vector in 0..VECTORS {
             totals[vector] = add_group(totals[vector], sums[vector], multipliers[vector]);
@@ -348,27 +378,24 @@ unsafe fn multipliers<const VECTORS: usize>(group: *const u8, lane: usize) -> [i
                 let all = multipliers_32(group);
                 core::array::from_fn(|vector| all[vector % 4])
             }
-            2 => {
-                let [low, high] = multipliers_16(group);
-                let half = if lane == 0 { low } else { high };
-                let pair = [vmovl_s16(vget_low_s16(half)), vmovl_high_s16(half)];
-                core::array::from_fn(|vector| pair[vector % 2])
-            }
-            _ => core::array::from_fn(|vector| multipliers_of_4(group, lane + 4 * vector)),
+            _ => core::array::from_fn(|vector| {
+                let four = vmovl_u8(multipliers_of_4(group, lane + 4 * vector));
+                vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(four)))
+            }),
         }
     }
 }
 
-/// The multipliers of 4 outputs from `lane`, a multiple of 4 below 16, on.
+/// The multipliers of 4 outputs from `lane`, a multiple of 4 below 16, on, as bytes.
 ///
 /// # Safety
 /// 8 bytes must be readable.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn multipliers_of_4(group: *const u8, lane: usize) -> int32x4_t {
+unsafe fn multipliers_of_4(group: *const u8, lane: usize) -> uint8x8_t {
     // SAFETY: the caller's.
     let four = unsafe { group.add(lane % 8).cast::<u32>().read_unaligned() } >> (lane / 8 * 4) & 0x0f0f_0f0f;
-    vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vcreate_u8(four.into())))))
+    vcreate_u8(four.into())
 }
 
 /// Each of `ROWS` scales in all lanes, four with one load where there are fours.

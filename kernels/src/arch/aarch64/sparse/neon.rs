@@ -49,7 +49,7 @@ macro_rules! single_half {
 /// The run's invariants, for 8 outputs of each block; four rows as wide as the matrix stand side by side at `values`.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn quad_16x4_half<const INT4: bool, const WIDE: bool>(
+pub(super) unsafe fn quad_16x4_half<const WIDE: bool>(
     run: Run,
     values: *const i8,
     _: usize,
@@ -64,25 +64,25 @@ pub(super) unsafe fn quad_16x4_half<const INT4: bool, const WIDE: bool>(
                     id!("i" $suffix $size), id!("j" $suffix $size),
                     "add {i}, {values}, {i}, lsl #4\n", "add {j}, {values}, {j}, lsl #4\n",
                     "ld4r {{v0.4s, v1.4s, v2.4s, v3.4s}}, [{i}]\n",
-                    half_block!($kind "w0" "w1"),
+                    half_block!("w0" "w1"),
                     "ld4r {{v4.4s, v5.4s, v6.4s, v7.4s}}, [{j}]\n",
-                    half_block!($kind "w2" "w3"),
+                    half_block!("w2" "w3"),
                     pair_half!("v0" "v4": a0 b0 c0 d0), pair_half!("v1" "v5": a1 b1 c1 d1),
                     pair_half!("v2" "v6": a2 b2 c2 d2), pair_half!("v3" "v7": a3 b3 c3 d3)
                 ]
                 single [
                     id!("i" $suffix $size), "add {i}, {values}, {i}, lsl #4\n",
                     "ld4r {{v0.4s, v1.4s, v2.4s, v3.4s}}, [{i}]\n",
-                    half_block!($kind "w0" "w1"),
+                    half_block!("w0" "w1"),
                     single_half!("v0" "w0" "w1": a0 b0 c0 d0), single_half!("v1" "w0" "w1": a1 b1 c1 d1),
                     single_half!("v2" "w0" "w1": a2 b2 c2 d2), single_half!("v3" "w0" "w1": a3 b3 c3 d3)
                 ])
         };
     }
     // SAFETY: the caller's: an id stands for 16 bytes of the four rows. Sums of products are all that is computed.
-    unsafe { kinds!(code, INT4, WIDE) }
+    unsafe { kinds!(code, WIDE) }
     [[[a0, b0, c0, d0], [a1, b1, c1, d1], [a2, b2, c2, d2], [a3, b3, c3, d3]]
-        .map(|[a, b, c, d]| align::<INT4, 2>([vpaddq_s32(a, b), vpaddq_s32(c, d)]))]
+        .map(|[a, b, c, d]| [vpaddq_s32(a, b), vpaddq_s32(c, d)])]
 }
 
 /// One row x 16 outputs.
@@ -142,7 +142,7 @@ macro_rules! row_4x16 {
 /// The run's invariants; four rows as wide as the matrix stand side by side at `values`.
 #[inline]
 #[target_feature(enable = "neon")]
-pub(super) unsafe fn quad_4x16<const INT4: bool, const WIDE: bool>(
+pub(super) unsafe fn quad_4x16<const WIDE: bool>(
     run: Run,
     values: *const i8,
     _: usize,
@@ -168,15 +168,14 @@ pub(super) unsafe fn quad_4x16<const INT4: bool, const WIDE: bool>(
         };
     }
     // SAFETY: the caller's: an id stands for 64 bytes of the four rows. Sums of products are all that is computed.
-    unsafe { kinds!(code, INT4, WIDE) }
-    [[[a0, b0, c0, d0], [a1, b1, c1, d1], [a2, b2, c2, d2], [a3, b3, c3, d3]].map(|sums| join::<INT4>(sums))]
+    unsafe { kinds!(code, WIDE) }
+    [[[a0, b0, c0, d0], [a1, b1, c1, d1], [a2, b2, c2, d2], [a3, b3, c3, d3]].map(|sums| join(sums))]
 }
 
 /// Partial sums of four outputs, a register for each, joined.
 #[inline]
 #[target_feature(enable = "neon")]
-fn join<const INT4: bool>(sums: [int32x4_t; 4]) -> [int32x4_t; 1] {
-    let [a, b, c, d] = align::<INT4, 4>(sums);
+fn join([a, b, c, d]: [int32x4_t; 4]) -> [int32x4_t; 1] {
     [vpaddq_s32(vpaddq_s32(a, b), vpaddq_s32(c, d))]
 }
 
@@ -208,7 +207,7 @@ pub(super) unsafe fn row_4x16<const INT4: bool, const WIDE: bool>(
     }
     // SAFETY: the caller's: an id stands for 16 bytes of the row. Sums of products are all that is computed.
     unsafe { kinds!(code, INT4, WIDE) }
-    [[join::<INT4>([a, b, c, d])]]
+    [[join(align::<INT4, 4>([a, b, c, d]))]]
 }
 
 /// Two blocks of 4 x 4 times 4 inputs of four rows for each.
@@ -249,7 +248,7 @@ macro_rules! quads_4x4 {
         /// `stride` bytes apart.
         #[inline]
         #[target_feature(enable = "neon")]
-        pub(super) unsafe fn $name<const INT4: bool, const WIDE: bool>(
+        pub(super) unsafe fn $name<const WIDE: bool>(
             run: Run,
             values: *const i8,
             stride: usize,
@@ -271,9 +270,9 @@ macro_rules! quads_4x4 {
                 };
             }
             // SAFETY: the caller's: an id stands for 16 bytes of four rows. Sums of products are all that is computed.
-            unsafe { kinds!(code, INT4, WIDE) }
+            unsafe { kinds!(code, WIDE) }
             [$([[$a0, $b0], [$a1, $b1], [$a2, $b2], [$a3, $b3]]),+]
-                .map(|sums| sums.map(|[a, b]| [align_small::<INT4>(vpaddq_s32(a, b))]))
+                .map(|sums| sums.map(|[a, b]| [vpaddq_s32(a, b)]))
         }
     };
 }

@@ -157,6 +157,27 @@ impl<'a> Product<'a> {
         })
     }
 
+    /// One of the rows of blocks, the `index`th, as a product of its own, with int8 weights.
+    pub(super) fn alone<'p>(&'p self, index: usize, strip: &Strip<'p>, weights: *const i8) -> Product<'p> {
+        let mut edge_bias = [0.0; OUTPUT_BLOCK];
+        // SAFETY: there is a value of bias for each of a block's outputs.
+        unsafe { strip.bias.copy_to_nonoverlapping(edge_bias.as_mut_ptr(), self.height) }
+        Product {
+            outputs: strip.width,
+            bias: None,
+            edge_bias,
+            block_bytes: 2 * self.block_bytes,
+            counts: self.counts.get(index..=index).unwrap_or(&[]),
+            ids: strip.run.ids,
+            weights: weights.cast(),
+            scales: strip.scales,
+            out: strip.out,
+            groups: 1,
+            group_columns: usize::MAX,
+            ..*self
+        }
+    }
+
     /// Whether a row of blocks of 16 x 4 int8 weights has them all, which makes it a panel of a dense matrix.
     #[inline(always)]
     pub(super) fn is_dense(&self, strip: &Strip<'_>) -> bool {
@@ -185,6 +206,12 @@ impl<'a> Product<'a> {
 }
 
 impl Strip<'_> {
+    /// The group of inputs that `block` is in.
+    #[inline(always)]
+    pub(super) fn group_of<const WIDE: bool>(&self, block: usize) -> usize {
+        self.run.id::<WIDE>(block) / self.group_columns
+    }
+
     /// Its blocks, cut where the multiplier changes: the group, and its blocks. Groups without a block are left out: they would
     /// add zero.
     #[inline(always)]

@@ -23,11 +23,10 @@ impl Run {
         self.ids.wrapping_add(block << u32::from(WIDE))
     }
 
-    /// The same blocks from output `first`, a multiple of 8, of each on.
+    /// The same blocks, 4 wide and of int8, from output `first` of each on.
     #[inline(always)]
-    pub(super) fn from_output<const INT4: bool>(self, first: usize) -> Self {
-        let weights = self.weights.wrapping_add(if INT4 { 2 * first } else { 4 * first });
-        Self { weights, ..self }
+    pub(super) fn from_output(self, first: usize) -> Self {
+        Self { weights: self.weights.wrapping_add(4 * first), ..self }
     }
 
     /// The column of `block`.
@@ -81,8 +80,11 @@ macro_rules! run {
     }};
 }
 
-/// `$code!(kind suffix size)` for the kind of weights and the size of ids at hand.
+/// `$code!(kind suffix size)` for the kind of weights, int8 unless there is a choice, and the size of ids at hand.
 macro_rules! kinds {
+    ($code:ident, $wide:expr) => {
+        if $wide { $code!(int8 "h" 2) } else { $code!(int8 "b" 1) }
+    };
     ($code:ident, $int4:expr, $wide:expr) => {
         match ($int4, $wide) {
             (false, false) => $code!(int8 "b" 1),
@@ -148,27 +150,10 @@ macro_rules! block {
     };
 }
 
-/// The first 8 outputs from `weights` on of the next block of 16 x 4, as `block!`; the pointer moves on by a block.
+/// The first 8 outputs from `weights` on of the next block of 16 x 4, int8; the pointer moves on by a block.
 macro_rules! half_block {
-    (int8 $w0:literal $w1:literal) => {
+    ($w0:literal $w1:literal) => {
         concat!("ldp {", $w0, ":q}, {", $w1, ":q}, [{weights}], #64\n")
-    };
-    (int4 $w0:literal $w1:literal) => {
-        concat!(
-            "ldr {",
-            $w1,
-            ":q}, [{weights}], #32\n",
-            "shl {",
-            $w0,
-            ":v}.16b, {",
-            $w1,
-            ":v}.16b, #4\n",
-            "sshr {",
-            $w1,
-            ":v}.16b, {",
-            $w1,
-            ":v}.16b, #4\n",
-        )
     };
 }
 
