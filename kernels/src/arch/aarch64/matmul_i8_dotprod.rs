@@ -3,11 +3,14 @@
 use core::arch::aarch64::vdupq_n_s32;
 use core::arch::asm;
 
+use kinglet_model_format::OUTPUT_BLOCK;
+
 use super::finish::finish_row;
+use super::matmul_i8_dotprod_wide as wide;
 use crate::arch::panel::Panel;
 use crate::matmul::Matmul;
 
-/// 4 rows at a time: 16 accumulators, 8 registers of weights, 4 of rows; the 1 to 3 rows behind them together.
+/// 12 rows at a time, then 4: 16 accumulators, 8 registers of weights, 4 of rows; the 1 to 3 rows behind them together.
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn matmul_i8_block16x4_dotprod(matmul: Matmul<'_>) {
     for panel in matmul.panels() {
@@ -24,9 +27,16 @@ pub(super) fn matmul_i8_block16x4_dotprod(matmul: Matmul<'_>) {
 #[target_feature(enable = "neon,dotprod")]
 pub(super) unsafe fn multiply_panel(panel: &Panel<'_>) {
     let quad_rows = panel.rows / 4 * 4;
-    // SAFETY: four rows, as long as there are four; the rows behind them stand in plain order.
+    // The last panel of a matrix may have fewer outputs: what is written whole does not serve it.
+    let tiles = if panel.width == OUTPUT_BLOCK { panel.rows / wide::ROWS } else { 0 };
+    let wide_rows = tiles * wide::ROWS;
+    // SAFETY: twelve rows and all outputs, then four, as long as there are as many; the rows behind them stand in plain order.
     unsafe {
-        for row in (0..quad_rows).step_by(4) {
+        // One loop, so that the tile is compiled in once.
+        for half in 0..2 * tiles {
+            wide::tile(panel, half / 2 * wide::ROWS, half % 2 * (OUTPUT_BLOCK / 2));
+        }
+        for row in (wide_rows..quad_rows).step_by(4) {
             tile_quad(panel, row);
         }
         tile_rest(panel, quad_rows);

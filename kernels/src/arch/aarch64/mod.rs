@@ -10,6 +10,7 @@ mod matmul_i4_dotprod;
 mod matmul_i4_neon;
 mod matmul_i4_neon_quad;
 mod matmul_i8_dotprod;
+mod matmul_i8_dotprod_wide;
 mod matmul_i8_i8mm;
 mod matmul_i8_neon;
 mod quantize;
