@@ -3,17 +3,23 @@
 use kinglet_model_format::Int4Matrix;
 
 use super::int4::unpack;
+use super::matmul_i4_dotprod_row::whole_panels;
 use super::{matmul_i4_dotprod, matmul_i8_dotprod, matmul_i8_i8mm};
 use crate::matmul::{LEAST_UNPACKED, Matmul};
 
-/// A product: `$few` takes all rows of a packed panel, 1 to 3, `$many` those of an unpacked one.
+/// A product, but for what [`whole_panels`] takes: `$few` takes all rows of a packed panel, 1 to 3, `$many` those of an unpacked one.
 macro_rules! product {
     ($name:ident $features:literal: few $few:path, many $many:path) => {
         /// `room` has 16 times the inputs where there are rows enough to unpack for.
         #[target_feature(enable = $features)]
-        pub(super) fn $name<'a>(matmul: Matmul<'a, Int4Matrix<'a>>, room: &mut [i8]) {
+        pub(super) fn $name<'a>(mut matmul: Matmul<'a, Int4Matrix<'a>>, room: &mut [i8]) {
             let few = matmul.rows.rows() < LEAST_UNPACKED;
-            for panel in matmul.panels() {
+            let done = whole_panels(&mut matmul);
+            let mut panels = matmul.panels();
+            if done > 0 {
+                panels.nth(done - 1);
+            }
+            for panel in panels {
                 // SAFETY: the panel's own invariants; the room is large enough.
                 unsafe {
                     if few {

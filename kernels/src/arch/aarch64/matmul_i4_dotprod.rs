@@ -2,26 +2,13 @@
 
 use core::arch::aarch64::{
     int8x16_t, int32x4_t, vandq_s8, vdupq_n_s8, vdupq_n_s32, vld1q_s8, vld1q_u8, vreinterpretq_s8_u8,
-    vshlq_n_s8, vshrq_n_s32,
+    vshlq_n_s8,
 };
 use core::arch::asm;
 
 use super::finish::finish_row;
 use super::int4::{add_group, multipliers_32};
 use crate::arch::int4_panel::{Group, Int4Panel};
-
-/// Inputs for which 16 times a total is below 2^31: 16 * 8 * 127 * 15 times as many.
-const MOST_INPUTS: usize = 8192;
-/// For each of 8 bytes a lane of four, of which it is the lowest: bytes that do not exist become zero.
-const LANES: [u8; 32] = {
-    let mut lanes = [0xff; 32];
-    let mut byte = 0;
-    while byte < 8 {
-        lanes[4 * byte] = byte as u8;
-        byte += 1;
-    }
-    lanes
-};
 
 /// All rows, 1 to 3, together.
 ///
@@ -30,12 +17,9 @@ const LANES: [u8; 32] = {
 #[inline]
 #[target_feature(enable = "neon,dotprod")]
 pub(super) unsafe fn few_rows(panel: &Int4Panel<'_>) {
-    let inputs = panel.panel.inputs;
-    let groups_of_32 = panel.group_inputs == 32 && inputs.is_multiple_of(32) && inputs <= MOST_INPUTS;
     // SAFETY: the panel has these rows.
     unsafe {
         match panel.panel.rows {
-            1 if groups_of_32 => tile_row_groups_of_32(panel),
             1 => tile::<1>(panel),
             2 => tile::<2>(panel),
             _ => tile::<3>(panel),
@@ -113,6 +97,8 @@ macro_rules! multiply_16 {
     };
 }
 
+pub(super) use {multiply_8, multiply_16};
+
 /// 16 times the sums of one row over `blocks` times 16 inputs.
 ///
 /// # Safety
@@ -151,57 +137,6 @@ unsafe fn row_sums(values: *const i8, weights: *const u8, blocks: usize) -> [int
         );
     }
     [a, b, c, d]
-}
-
-/// One row x 16 outputs, in groups of 32 inputs: sums are made and multiplied without leaving the loop.
-///
-/// # Safety
-/// The panel must have one row, such groups, whole ones, and at most [`MOST_INPUTS`] inputs.
-#[inline]
-#[target_feature(enable = "neon,dotprod")]
-unsafe fn tile_row_groups_of_32(panel: &Int4Panel<'_>) {
-    let zero = vdupq_n_s32(0);
-    let (e, f, g, h);
-    // SAFETY: 32 bytes of the row are read for each group, 256 of the weights and 8 of the multipliers. Sums of products are
-    // all that is computed. Row 0 exists.
-    unsafe {
-        asm!(
-            "2:",
-            "ldp q16, q17, [{values}], #32",
-            "movi {a:v}.4s, #0", "movi {b:v}.4s, #0", "movi {c:v}.4s, #0", "movi {d:v}.4s, #0",
-            multiply_16!("v16"),
-            "ldr d22, [{multipliers}], #8",
-            multiply_16!("v17"),
-            "and v23.8b, v22.8b, {low_half:v}.8b",
-            "ushr v22.8b, v22.8b, #4",
-            // From each byte of multipliers a lane.
-            "tbl v0.16b, {{v23.16b}}, {first:v}.16b",
-            "tbl v1.16b, {{v23.16b}}, {second:v}.16b",
-            "tbl v2.16b, {{v22.16b}}, {first:v}.16b",
-            "tbl v3.16b, {{v22.16b}}, {second:v}.16b",
-            "subs {left}, {left}, #32",
-            "mla {e:v}.4s, {a:v}.4s, v0.4s", "mla {f:v}.4s, {b:v}.4s, v1.4s",
-            "mla {g:v}.4s, {c:v}.4s, v2.4s", "mla {h:v}.4s, {d:v}.4s, v3.4s",
-            "b.ne 2b",
-            values = inout(reg) panel.panel.values => _,
-            weights = inout(reg) panel.packed => _,
-            multipliers = inout(reg) panel.multipliers => _,
-            left = inout(reg) panel.panel.inputs => _,
-            mask = in(vreg) vdupq_n_s8(0xf0_u8 as i8),
-            low_half = in(vreg) vdupq_n_s8(0xf),
-            first = in(vreg) vld1q_u8(LANES.as_ptr()),
-            second = in(vreg) vld1q_u8(LANES.as_ptr().add(16)),
-            a = out(vreg) _, b = out(vreg) _, c = out(vreg) _, d = out(vreg) _,
-            e = inout(vreg) zero => e, f = inout(vreg) zero => f,
-            g = inout(vreg) zero => g, h = inout(vreg) zero => h,
-            out("v0") _, out("v1") _, out("v2") _, out("v3") _,
-            out("v4") _, out("v5") _, out("v6") _, out("v7") _,
-            out("v16") _, out("v17") _, out("v18") _, out("v19") _, out("v20") _, out("v21") _,
-            out("v22") _, out("v23") _,
-            options(nostack, readonly),
-        );
-        finish_row(&panel.panel, 0, 0, [e, f, g, h].map(|total| vshrq_n_s32::<4>(total)));
-    }
 }
 
 /// Adds `blocks` times 16 inputs of rows in plain order.

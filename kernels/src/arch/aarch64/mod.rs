@@ -7,6 +7,7 @@ mod finish;
 mod int4;
 mod matmul_i4;
 mod matmul_i4_dotprod;
+mod matmul_i4_dotprod_row;
 mod matmul_i4_neon;
 mod matmul_i4_neon_quad;
 mod matmul_i8_dotprod;
