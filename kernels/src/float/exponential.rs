@@ -1,6 +1,6 @@
 //! exp and what is made of it, lane by lane.
 
-use super::lanes::Lanes;
+use super::lanes::{LANES, Lanes};
 
 /// `1.5 * 2^23`: adding it to a float below `2^22` rounds that to an integer, which then stands in the last bits.
 pub(super) const ROUND: f32 = 12_582_912.0;
@@ -90,21 +90,36 @@ const GELU: [f32; 14] = [
     -0.000_388_243_7,
 ];
 
+/// What multiply-adds of [`gelu`] add: the even coefficients, and two more.
+const GELU_ADDENDS: usize = GELU.len() / 2 + 2;
+/// They as vectors. An addend becomes the sum: what lies in memory is loaded there, four registers an instruction, where a constant
+/// in a register would first be copied, one at a time.
+static GELU_TABLE: [[f32; LANES]; GELU_ADDENDS] = {
+    let mut table = [[0.5; LANES]; GELU_ADDENDS];
+    table[GELU_ADDENDS - 2] = [-1.0; LANES];
+    let mut pair = 0;
+    while pair < GELU.len() / 2 {
+        table[pair] = [GELU[2 * pair]; LANES];
+        pair += 1;
+    }
+    table
+};
+
 /// `x (1 + erf(x / sqrt 2)) / 2`, error below `1e-6 max(1, |x|)`.
 #[inline(always)]
 pub(super) fn gelu<L: Lanes>(lanes: L, x: L::F) -> L::F {
+    let addends = lanes.in_memory(&GELU_TABLE);
     let x = lanes.max(lanes.splat(-GELU_BOUND), x);
     let bounded = lanes.min(lanes.splat(GELU_BOUND), x);
     let scale = lanes.splat(2.0 / (GELU_BOUND * GELU_BOUND));
-    let w = lanes.fma(lanes.mul(bounded, bounded), scale, lanes.splat(-1.0));
+    let w = lanes.fma(lanes.mul(bounded, bounded), scale, lanes.load(&addends[GELU_ADDENDS - 2]));
     let square = lanes.mul(w, w);
-    // Pairs of coefficients: the sum of one is the addend of the next multiply-add, which saves a move.
-    let mut sum = lanes.fma(lanes.splat(GELU[13]), w, lanes.splat(GELU[12]));
-    let mut pair = 12;
+    let mut pair = GELU.len() / 2 - 1;
+    let mut sum = lanes.fma(lanes.splat(GELU[2 * pair + 1]), w, lanes.load(&addends[pair]));
     while pair > 0 {
-        pair -= 2;
-        let low = lanes.fma(lanes.splat(GELU[pair + 1]), w, lanes.splat(GELU[pair]));
+        pair -= 1;
+        let low = lanes.fma(lanes.splat(GELU[2 * pair + 1]), w, lanes.load(&addends[pair]));
         sum = lanes.fma(sum, square, low);
     }
-    lanes.mul(x, lanes.fma(bounded, sum, lanes.splat(0.5)))
+    lanes.mul(x, lanes.fma(bounded, sum, lanes.load(&addends[GELU_ADDENDS - 1])))
 }

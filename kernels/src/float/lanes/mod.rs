@@ -120,6 +120,12 @@ pub(crate) trait Lanes: Copy {
         pointer
     }
 
+    /// The table, of which the compiler then no longer knows what is in it: it loads where it would make constants and keep them.
+    #[inline(always)]
+    fn in_memory<T>(self, table: &'static T) -> &'static T {
+        table
+    }
+
     /// Lane `i` of vector `d` is `rows[i][d]`.
     ///
     /// # Safety

@@ -334,6 +334,16 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
     }
 
     #[inline(always)]
+    fn in_memory<T>(self, table: &'static T) -> &'static T {
+        let mut pointer = core::ptr::from_ref(table);
+        // SAFETY: no instruction is executed. Not `pure`: what is read through the pointer stays in the loop.
+        unsafe {
+            asm!("/* {0} */", inout(reg) pointer, options(nomem, nostack, preserves_flags));
+            &*pointer
+        }
+    }
+
+    #[inline(always)]
     unsafe fn columns(self, rows: &[*const f32; LANES]) -> [Vectors; 4] {
         let mut columns = [self.splat(0.0); 4];
         for group in 0..4 {
