@@ -41,6 +41,7 @@ struct AttendCached<'a, F> {
     keys: Cache<'a>,
     values: Cache<'a>,
     frames: F,
+    dot_products: bool,
     /// `[heads][capacity]`.
     probabilities: &'a mut [f32],
     /// `[capacity]`.
@@ -109,12 +110,19 @@ impl<F: Frames> Operation for AttendCached<'_, F> {
                 last[valid..].fill(0.0);
             }
             let factor = round_weights(lanes, weights);
+            let split = F::IN_ORDER && lanes.split_words(self.dot_products, weights);
 
             let (tiles, rest) = out.as_chunks_mut::<ROWS>();
             let mut row = values;
             for tile in tiles {
                 // SAFETY: `ROWS` rows of the cache, each with these blocks of frames.
-                let sums = unsafe { weigh::<L, ROWS>(lanes, self.frames, weights, row, capacity) };
+                let sums = unsafe {
+                    if split {
+                        lanes.weigh_split(weights, row, capacity)
+                    } else {
+                        weigh::<L, ROWS>(lanes, self.frames, weights, row, capacity)
+                    }
+                };
                 *tile = sums.map(|sum| sum as f32 * factor);
                 row = row.wrapping_add(ROWS * capacity);
             }
@@ -288,8 +296,18 @@ impl Kernels {
         KernelError::check_rows("scratch", scratch.len(), 1, capacity, capacity)?;
         let given = out.len();
         let out = out.get_mut(..width).ok_or(KernelError::TooShort { name: "out", needed: width, given })?;
-        let shape = *shape;
-        self.run(AttendCached { shape, query, keys, values, frames, probabilities, scratch, out });
+        let (shape, dot_products) = (*shape, self.has_dot_products());
+        self.run(AttendCached {
+            shape,
+            query,
+            keys,
+            values,
+            frames,
+            dot_products,
+            probabilities,
+            scratch,
+            out,
+        });
         Ok(())
     }
 }

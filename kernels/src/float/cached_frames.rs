@@ -6,6 +6,9 @@ use super::lanes::{LANES, Lanes};
 
 /// The columns of frames, sixteen at a time.
 pub(super) trait Frames: Copy {
+    /// Whether frame `t` is column `t`.
+    const IN_ORDER: bool;
+
     /// How many frames there are.
     fn count(self) -> usize;
 
@@ -31,6 +34,8 @@ pub(super) trait Frames: Copy {
 pub(super) struct InOrder(pub(super) usize);
 
 impl Frames for InOrder {
+    const IN_ORDER: bool = true;
+
     #[inline(always)]
     fn count(self) -> usize {
         self.0
@@ -77,6 +82,8 @@ impl Gathered<'_> {
 }
 
 impl Frames for Gathered<'_> {
+    const IN_ORDER: bool = false;
+
     #[inline(always)]
     fn count(self) -> usize {
         self.0.len()

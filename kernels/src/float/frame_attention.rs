@@ -18,8 +18,9 @@ use crate::{KernelError, Kernels};
 
 /// More frames could overflow an int32 sum.
 const MAX_FRAMES: usize = 1 << 17;
-/// 1.5 times this is what the largest product of probability and value scale becomes: 127, less what errors of the power may add.
-const LARGEST: f32 = 84.25;
+/// 1.5 times 2 to this, 84.25, is what the largest product of probability and value scale becomes: 127, less what errors of the power
+/// may add. It is the float nearest to the logarithm.
+const LARGEST_EXPONENT: f32 = 6.396_605;
 /// Beyond this a score has no meaning: the steps between floats are too large to be a power's.
 const LARGEST_SCORE: f32 = 65536.0;
 
@@ -176,7 +177,7 @@ unsafe fn score<'a, L: Lanes>(
     largest
 }
 
-/// Fills `bytes[t / 4][q][t % 4]` with the rounded `1.5 * LARGEST * 2^(score - largest)`, 0 for frames that are not `seen`; returns
+/// Fills `bytes[t / 4][q][t % 4]` with the rounded `1.5 * 2^(LARGEST_EXPONENT + score - largest)`, 0 for frames that are not `seen`; returns
 /// the sums of these times `divisors`, before they are rounded.
 #[inline(always)]
 fn probabilities<L: Lanes>(
@@ -187,7 +188,7 @@ fn probabilities<L: Lanes>(
     seen: Range<usize>,
     bytes: &mut [[i8; QUADS]],
 ) -> L::F {
-    let shift = lanes.sub(lanes.splat(127.0 + libm::log2(f64::from(LARGEST)) as f32), largest);
+    let shift = lanes.sub(lanes.splat(127.0 + LARGEST_EXPONENT), largest);
     let known = lanes.abs(largest);
     let shift = lanes.where_less(known, lanes.splat(LARGEST_SCORE), shift, lanes.splat(f32::NAN));
     let mut sum = lanes.splat(0.0);
@@ -235,21 +236,14 @@ fn store<L: Lanes>(
     queries: usize,
     dims: usize,
 ) {
-    let mut columns = [[0.0; LANES]; BLOCK];
-    for dim in 0..BLOCK {
-        lanes.store(sums[dim], &mut columns[dim]);
-    }
-    for query in 0..queries.min(LANES) {
+    for (query, sums) in lanes.rows(sums).iter().enumerate().take(queries) {
         let Some(row) = out.get_mut(query * out_stride + first..) else { return };
-        if dims == BLOCK
-            && let Some(row) = row.first_chunk_mut::<BLOCK>()
-        {
-            for dim in 0..BLOCK {
-                row[dim] = columns[dim][query];
-            }
-        } else {
-            for (value, column) in row.iter_mut().zip(&columns).take(dims) {
-                *value = column[query];
+        match row.first_chunk_mut::<BLOCK>() {
+            Some(row) if dims == BLOCK => *row = *sums,
+            _ => {
+                for (value, sum) in row.iter_mut().zip(sums).take(dims) {
+                    *value = *sum;
+                }
             }
         }
     }

@@ -10,11 +10,11 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_split;
 mod scalar;
 
-#[cfg(any(target_arch = "aarch64", target_arch = "x86_64"))]
-use crate::InstructionSet;
-use crate::Kernels;
+use crate::{InstructionSet, Kernels};
 
 /// Lanes in a vector.
 pub(crate) const LANES: usize = 16;
@@ -113,6 +113,22 @@ pub(crate) trait Lanes: Copy {
     /// `16 blocks` bytes can be read at `rows` and `64 blocks` at `columns`; `blocks` is not 0.
     unsafe fn multiply_quads(self, rows: *const i8, columns: *const i8, blocks: usize) -> [Self::Sums; 4];
 
+    /// Makes [`Self::weigh_split`] of the words that are the first half of each block; false where there is no such thing.
+    /// `dot_products` says whether the processor has them.
+    #[inline(always)]
+    fn split_words(self, _dot_products: bool, _blocks: &mut [[f32; LANES]]) -> bool {
+        false
+    }
+
+    /// The sums of the words of `blocks` times four rows of int8, `stride` apart, exactly.
+    ///
+    /// # Safety
+    /// [`Self::split_words`] returned true for them; each row has 16 values for each block.
+    #[inline(always)]
+    unsafe fn weigh_split(self, _blocks: &[[f32; LANES]], _rows: *const i8, _stride: usize) -> [i64; 4] {
+        [0; 4]
+    }
+
     /// The pointer, which the compiler then no longer sees as a multiple of a stride away from others: it keeps
     /// each in a register of its own where it would add again and again.
     #[inline(always)]
@@ -140,6 +156,16 @@ pub(crate) trait Lanes: Copy {
             }
         }
         [self.load(&columns[0]), self.load(&columns[1]), self.load(&columns[2]), self.load(&columns[3])]
+    }
+
+    /// The inverse of [`Self::columns`]: `rows[i][d]` is lane `i` of vector `d`.
+    #[inline(always)]
+    fn rows(self, columns: [Self::F; 4]) -> [[f32; 4]; LANES] {
+        let mut values = [[0.0; LANES]; 4];
+        for (vector, values) in columns.into_iter().zip(&mut values) {
+            self.store(vector, values);
+        }
+        core::array::from_fn(|lane| core::array::from_fn(|dim| values[dim][lane]))
     }
 
     /// The first lanes from `values`, `fill` in the others.
@@ -185,6 +211,11 @@ impl Kernels {
             }
             _ => self.run(operation),
         }
+    }
+
+    /// Whether the processor multiplies int8 four at a time, which [`Self::run`] alone does not use.
+    pub(crate) fn has_dot_products(self) -> bool {
+        matches!(self.instruction_set(), InstructionSet::I8mm | InstructionSet::Dotprod)
     }
 
     /// Carries out `operation` with the vectors of this instruction set.

@@ -3,7 +3,7 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::{LANES, Lanes, Operation, QUADS};
+use super::{LANES, Lanes, Operation, QUADS, neon_split};
 
 /// Exists only where NEON does, and with `DOT` also `SDOT`: [`run`] and [`run_dotprod`] make it.
 #[derive(Clone, Copy)]
@@ -314,6 +314,19 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
     }
 
     #[inline(always)]
+    fn rows(self, columns: [Vectors; 4]) -> [[f32; 4]; LANES] {
+        let mut rows = [[0.0; 4]; LANES];
+        for group in 0..4 {
+            let [first, second, third, fourth] = columns.map(|column| column[group]);
+            neon!(vst4q_f32(
+                rows.as_mut_ptr().add(4 * group).cast(),
+                float32x4x4_t(first, second, third, fourth)
+            ));
+        }
+        rows
+    }
+
+    #[inline(always)]
     unsafe fn multiply_quads(
         self,
         rows: *const i8,
@@ -322,6 +335,17 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
     ) -> [[int32x4_t; 4]; 4] {
         // SAFETY: the caller's promise; with `DOT` the dot products exist.
         unsafe { if DOT { quads_dotprod(rows, columns, blocks) } else { quads_neon(rows, columns, blocks) } }
+    }
+
+    #[inline(always)]
+    fn split_words(self, dot_products: bool, blocks: &mut [[f32; LANES]]) -> bool {
+        dot_products && neon!(neon_split::split_words(blocks))
+    }
+
+    #[inline(always)]
+    unsafe fn weigh_split(self, blocks: &[[f32; LANES]], rows: *const i8, stride: usize) -> [i64; 4] {
+        // SAFETY: the caller's promise, by which there are dot products.
+        unsafe { neon_split::weigh_split(blocks, rows, stride) }
     }
 
     #[inline(always)]
@@ -374,18 +398,18 @@ unsafe fn vcvtq_n_u32_f32_23(vector: float32x4_t) -> uint32x4_t {
     unsafe { vcvtq_n_u32_f32::<23>(vector) }
 }
 
-/// Products of four values of 4 rows with four of 16 columns, which are in `$w0` to `$w3`.
+/// Products of four values of 4 rows with four of 16 columns, which are in v0 to v3.
 macro_rules! dot {
     ($x:literal) => {
         concat!(
-            dot!(@ a0 "w0" $x 0), dot!(@ b0 "w1" $x 0), dot!(@ c0 "w2" $x 0), dot!(@ d0 "w3" $x 0),
-            dot!(@ a1 "w0" $x 1), dot!(@ b1 "w1" $x 1), dot!(@ c1 "w2" $x 1), dot!(@ d1 "w3" $x 1),
-            dot!(@ a2 "w0" $x 2), dot!(@ b2 "w1" $x 2), dot!(@ c2 "w2" $x 2), dot!(@ d2 "w3" $x 2),
-            dot!(@ a3 "w0" $x 3), dot!(@ b3 "w1" $x 3), dot!(@ c3 "w2" $x 3), dot!(@ d3 "w3" $x 3),
+            dot!(@ a0 "v0" $x 0), dot!(@ b0 "v1" $x 0), dot!(@ c0 "v2" $x 0), dot!(@ d0 "v3" $x 0),
+            dot!(@ a1 "v0" $x 1), dot!(@ b1 "v1" $x 1), dot!(@ c1 "v2" $x 1), dot!(@ d1 "v3" $x 1),
+            dot!(@ a2 "v0" $x 2), dot!(@ b2 "v1" $x 2), dot!(@ c2 "v2" $x 2), dot!(@ d2 "v3" $x 2),
+            dot!(@ a3 "v0" $x 3), dot!(@ b3 "v1" $x 3), dot!(@ c3 "v2" $x 3), dot!(@ d3 "v3" $x 3),
         )
     };
     (@ $sum:ident $columns:literal $x:literal $lane:literal) => {
-        concat!("sdot {", stringify!($sum), ":v}.4s, {", $columns, ":v}.16b, {", $x, ":v}.4b[", $lane, "]\n")
+        concat!("sdot {", stringify!($sum), ":v}.4s, ", $columns, ".16b, {", $x, ":v}.4b[", $lane, "]\n")
     };
 }
 
@@ -401,20 +425,17 @@ unsafe fn quads_dotprod(rows: *const i8, columns: *const i8, blocks: usize) -> [
     unsafe {
         asm!(
             "tbz {blocks}, #0, 2f",
-            "ldp {w0:q}, {w1:q}, [{columns}], #64",
+            "ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [{columns}], #64",
             "ldr {x:q}, [{rows}], #16",
-            "ldp {w2:q}, {w3:q}, [{columns}, #-32]",
             "subs {blocks}, {blocks}, #1",
             dot!("x"),
             "b.eq 3f",
             "2:",
-            "ldp {w0:q}, {w1:q}, [{columns}], #128",
+            "ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [{columns}], #64",
             "ldp {x:q}, {y:q}, [{rows}], #32",
-            "ldp {w2:q}, {w3:q}, [{columns}, #-96]",
             "subs {blocks}, {blocks}, #2",
             dot!("x"),
-            "ldp {w0:q}, {w1:q}, [{columns}, #-64]",
-            "ldp {w2:q}, {w3:q}, [{columns}, #-32]",
+            "ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [{columns}], #64",
             dot!("y"),
             "b.ne 2b",
             "3:",
@@ -422,7 +443,7 @@ unsafe fn quads_dotprod(rows: *const i8, columns: *const i8, blocks: usize) -> [
             columns = inout(reg) columns => _,
             blocks = inout(reg) blocks => _,
             x = out(vreg) _, y = out(vreg) _,
-            w0 = out(vreg) _, w1 = out(vreg) _, w2 = out(vreg) _, w3 = out(vreg) _,
+            out("v0") _, out("v1") _, out("v2") _, out("v3") _,
             a0 = inout(vreg) zero => a0, b0 = inout(vreg) zero => b0, c0 = inout(vreg) zero => c0, d0 = inout(vreg) zero => d0,
             a1 = inout(vreg) zero => a1, b1 = inout(vreg) zero => b1, c1 = inout(vreg) zero => c1, d1 = inout(vreg) zero => d1,
             a2 = inout(vreg) zero => a2, b2 = inout(vreg) zero => b2, c2 = inout(vreg) zero => c2, d2 = inout(vreg) zero => d2,
