@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::frontend::activate;
 use crate::memory;
 use crate::project::{Input, Rounding, part, part_mut, prefix, prefix_mut, result_rows};
-use crate::region::buffers;
+use crate::region::{self, ALIGNMENT, Region, addressable, buffers};
 use crate::residual::Need;
 use crate::sinusoids;
 use crate::sizes::{ROWS, Sizes, encoder_is_float, frame_capacity};
@@ -119,18 +119,25 @@ impl RotaryTables<'_> {
 }
 
 /// Runs all blocks over a whole utterance, and the norm behind them. `states` holds `[frames, inputs]` before and
-/// `[frames, width]` afterwards, and has room for the wider of them.
+/// `[frames, width]` afterwards, and has room for the wider of them. `phase` is the memory of [`EncoderBuffers`] and what happens to lie
+/// behind it.
 pub(crate) fn run(
     kernels: Kernels,
     model: &Model<'_>,
     rotary: RotaryTables<'_>,
     frames: usize,
     states: &mut [f32],
-    mut buffers: EncoderBuffers<'_>,
+    sizes: &Sizes,
+    phase: &mut [u8],
 ) -> Result<(), Error> {
     let config = model.config().encoder;
     let is_float = encoder_is_float(model);
-    let mut encoder = Encoder { kernels, config, rotary, capacity: frames, is_float, buffers: &mut buffers };
+    let own = addressable(EncoderBuffers::bytes(sizes).saturating_add(ALIGNMENT as u64))?;
+    let (own, behind) = phase.split_at_mut(own.min(phase.len()));
+    let buffers = &mut EncoderBuffers::carve(own, sizes)?;
+    let queries = region::count([frames as u64, config.attention_width() as u64]);
+    let kept = Region::new(behind).take(queries).unwrap_or(&mut []);
+    let mut encoder = Encoder { kernels, config, rotary, capacity: frames, is_float, buffers, kept };
     encoder.start();
     encoder.add_positions(prefix_mut(states, frames * model.encoder_inputs())?);
     let window = Window { position: 0, history: 0, frames, chunk: config.chunk, cache: 0 };
@@ -150,6 +157,9 @@ pub(crate) struct Encoder<'a, 'b> {
     /// Whether keys and values are floats in attention, and not int8.
     pub(crate) is_float: bool,
     pub(crate) buffers: &'a mut EncoderBuffers<'b>,
+    /// `[frames, attention width]`: room for the queries of a whole pass, which then are made of the same rounded rows as the keys;
+    /// or empty.
+    pub(crate) kept: &'a mut [f32],
 }
 
 impl Encoder<'_, '_> {
@@ -183,6 +193,12 @@ impl Encoder<'_, '_> {
         Ok(())
     }
 
+    /// Whether the queries of a block are kept.
+    fn keeps_queries(&self, block: &EncoderBlock<'_>) -> bool {
+        block.bits == ActivationBits::Eight && !self.kept.is_empty()
+    }
+
+    /// Keys and values of all frames of a window, and the queries where these are kept.
     fn keys_and_values(
         &mut self,
         block: &EncoderBlock<'_>,
@@ -193,6 +209,7 @@ impl Encoder<'_, '_> {
         let (width, inner) = (block.inputs, config.attention_width());
         let (key_start, value_start) = (self.key_start(window.cache), self.value_start(window.cache));
         let (is_float, capacity) = (self.is_float, frame_capacity(self.capacity));
+        let keeps_queries = self.keeps_queries(block);
         let EncoderBuffers {
             keys,
             values,
@@ -227,6 +244,10 @@ impl Encoder<'_, '_> {
             input.times(&block.attention.value, values)?;
             for (i, row) in keys.chunks_exact_mut(inner).take(count).enumerate() {
                 self.rotary.turn(kernels, &config, first + i, row)?;
+            }
+            if keeps_queries {
+                let queries = part_mut(self.kept, first * inner, count * inner)?;
+                make_queries(&input, self.rotary, &config, block, first, queries)?;
             }
             if !is_float {
                 let cache = cache_mut(key_bytes, value_bytes, frame_scales, &config, capacity, window.cache)?;
@@ -265,6 +286,7 @@ impl Encoder<'_, '_> {
         let cached = (window.history + window.frames) * inner;
         let start = self.cache_start(window.cache);
         let (is_float, capacity) = (self.is_float, frame_capacity(self.capacity));
+        let keeps_queries = self.keeps_queries(block);
         let EncoderBuffers {
             keys,
             values,
@@ -282,26 +304,20 @@ impl Encoder<'_, '_> {
             ..
         } = &mut *self.buffers;
         let mut rounding = Rounding { split, rows, scales: row_scales, room };
-        let source = part(states, first * inputs, count * inputs)?;
-        norm_rows(kernels, &block.attention_norm, &config, source, count, normed)?;
-        let input = Input::new(
-            kernels,
-            block.bits,
-            Rows { values: normed, stride: inputs },
-            count,
-            inputs,
-            &mut rounding,
-        )?;
-        input.times(&block.attention.query, queries)?;
-        for (i, row) in prefix_mut(queries, count * inner)?.chunks_exact_mut(inner).enumerate() {
-            self.rotary.turn(kernels, &config, first + i, row)?;
+        if !keeps_queries {
+            let source = part(states, first * inputs, count * inputs)?;
+            norm_rows(kernels, &block.attention_norm, &config, source, count, normed)?;
+            let source = Rows { values: normed, stride: inputs };
+            let input = Input::new(kernels, block.bits, source, count, inputs, &mut rounding)?;
+            make_queries(&input, self.rotary, &config, block, first, queries)?;
         }
+        let made = if keeps_queries { part(self.kept, first * inner, count * inner)? } else { &*queries };
         let shape = attention_shape(&config);
         let mut row = 0;
         while row < count {
             let (seen, end) = window.visible(first + row);
             let step = QUERIES.min(count - row).min(end.saturating_sub(first + row)).max(1);
-            let query = Rows { values: part(queries, row * inner, step * inner)?, stride: inner };
+            let query = Rows { values: part(made, row * inner, step * inner)?, stride: inner };
             let out = part_mut(normed, row * inner, step * inner)?;
             if is_float {
                 let keys = Rows { values: part(keys, start, cached)?, stride: inner };
@@ -395,6 +411,23 @@ impl Encoder<'_, '_> {
         }
         Ok(())
     }
+}
+
+/// The queries of the frames from `first` on, turned to their positions. `out` has room for the product.
+fn make_queries(
+    input: &Input<'_>,
+    rotary: RotaryTables<'_>,
+    config: &StackConfig,
+    block: &EncoderBlock<'_>,
+    first: usize,
+    out: &mut [f32],
+) -> Result<(), Error> {
+    let inner = config.attention_width();
+    input.times(&block.attention.query, out)?;
+    for (i, row) in prefix_mut(out, input.rows * inner)?.chunks_exact_mut(inner).enumerate() {
+        rotary.turn(input.kernels, config, first + i, row)?;
+    }
+    Ok(())
 }
 
 /// Where the parts of an int8 cache are.

@@ -158,6 +158,7 @@ impl<'m, 'r> EncoderStream<'m, 'r> {
             capacity: self.capacity,
             is_float: self.is_float,
             buffers: &mut self.buffers,
+            kept: &mut [],
         }
     }
 

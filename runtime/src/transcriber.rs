@@ -232,9 +232,8 @@ impl<'m, 'r> Transcriber<'m, 'r> {
             None => frontend::run(kernels, model, samples, buffers, states)?,
         };
         observer(Stage::Encoder);
-        let buffers = EncoderBuffers::carve(self.phase, sizes)?;
         let rotary = RotaryTables { cosines: self.tables.encoder_cosines, sines: self.tables.encoder_sines };
-        encoder::run(kernels, model, rotary, frames, states, buffers)?;
+        encoder::run(kernels, model, rotary, frames, states, sizes, self.phase)?;
         Ok(frames)
     }
 

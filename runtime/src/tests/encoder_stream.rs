@@ -29,8 +29,7 @@ fn at_once(kernels: Kernels, model: &Model<'_>, features: &[f32]) -> Vec<f32> {
     rotary::fill(config.rotary_base, config.rotary_width, &mut cosines, &mut sines);
     let tables = RotaryTables { cosines: &cosines, sines: &sines };
     let mut room = memory(EncoderBuffers::bytes(&sizes));
-    let buffers = EncoderBuffers::carve(room.bytes_mut(), &sizes).expect("encoder buffers");
-    encoder::run(kernels, model, tables, frames, &mut states, buffers).expect("states");
+    encoder::run(kernels, model, tables, frames, &mut states, &sizes, room.bytes_mut()).expect("states");
     states.truncate(frames * config.width);
     states
 }

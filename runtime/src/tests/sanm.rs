@@ -73,6 +73,7 @@ fn encode(
         capacity: frames,
         is_float: encoder_is_float(model),
         buffers: &mut buffers,
+        kept: &mut [],
     };
     encoder.start();
     encoder.add_positions(&mut states[..features.len()]);
