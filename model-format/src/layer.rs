@@ -142,7 +142,6 @@ impl Role {
         Some(Self::CtcOutput),
     ];
 
-    #[cfg(feature = "pack")]
     pub(crate) fn code(self) -> u16 {
         self as u16
     }
@@ -245,10 +244,11 @@ impl<'a> Layer<'a> {
         self.slots().find(|slot| slot.role == role && slot.part == part).map(|slot| slot.tensor)
     }
 
-    /// All the tensors that the layer names for a role, in one walk: blocks are looked up anew for every token.
+    /// All the tensors that the layer names for a role, in one walk that compares bytes: blocks are looked up anew for every token.
     pub(crate) fn parts(&self, role: Role) -> Parts {
-        let mut parts = Parts::default();
-        for slot in self.slots().filter(|slot| slot.role == role) {
+        let (mut parts, code) = (Parts::default(), role.code().to_le_bytes());
+        let named = self.slots.chunks_exact(SLOT_LENGTH).filter(|slot| slot.starts_with(&code));
+        for slot in named.filter_map(|slot| decode_slot(slot).ok()) {
             if let Some(id) = parts.0.get_mut(slot.part as usize) {
                 *id = Some(slot.tensor);
             }
