@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 import gptq
 from checkpoint import read_checkpoint, write_checkpoint
-from model import Student, student_config
+from model import Student, multiplies_bf16, student_config
 from moonshine import Moonshine
 from scheme import Rules
-from speech import Clip, audio_of, batches, load_clips, tokens_of
+from speech import Clip, audio_of, batches, keep_aside, load_clips, tokens_of
 
 HERE = Path(__file__).resolve().parent
 
@@ -47,32 +47,33 @@ class Moments:
 class Calibrator:
     """Keeps the float model and the one that is being rounded side by side."""
 
-    def __init__(self, model: Moonshine, rounded: Student, rules: Rules, batches: list[list[Clip]]):
-        self.exact, self.rounded, self.rules, self.batches = model, rounded, rules, batches
+    def __init__(self, model: Moonshine, rounded: Student, rules: Rules):
+        self.exact, self.rounded, self.rules = model, rounded, rules
         self.results: dict[str, gptq.Rounded] = {}
-        tokens = model.config["tokens"]
-        self.tokens = [tokens_of(batch, tokens["begin"], tokens["end"]) for batch in batches]
 
     @torch.no_grad()
-    def run(self) -> None:
+    def run(self, heard: list[list[Clip]], said: list[list[Clip]]) -> None:
+        """Batches for frontend and encoder, and those for the decoder: a second of audio has forty frames, but three tokens."""
         steps = 2 + self.exact.config["encoder"]["layers"] * 4 + self.exact.config["decoder"]["layers"] * 7
         with tqdm(total=steps, unit="matrices") as self.bar:
-            frames = self.frontend()
-            encoded = self.stack("encoder", [(pair,) for pair in frames])
-            encoded = [tuple(model.encoder.norm(x) for model, x in zip((self.exact, self.rounded), pair)) for pair in encoded]
+            models, special = (self.exact, self.rounded), self.exact.config["tokens"]
+            self.stack("encoder", [(pair,) for pair in self.frontend(heard)])
+            self.tokens = [tokens_of(batch, special["begin"], special["end"]) for batch in said]
+            with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bf16("cpu")):
+                encoded = [tuple(model.encoder(model.frontend(audio_of(batch))).float() for model in models) for batch in said]
             self.embedding(encoded)
             start = [
                 tuple(model.decoder.embedding(tokens) for model in (self.exact, self.rounded)) for tokens, _ in self.tokens
             ]
             self.stack("decoder", list(zip(start, encoded)))
 
-    def frontend(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def frontend(self, heard: list[list[Clip]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         for index, conv in enumerate(self.rounded.frontend.conv):
             name = f"frontend.conv.{index}.weight"
             if self.rules.of(name).bits == 32:
                 continue
             moments = Moments()
-            for batch in self.batches:
+            for batch in heard:
                 inputs = [[], []]
                 for into, model in zip(inputs, (self.rounded, self.exact)):
                     hook = model.frontend.conv[index].register_forward_pre_hook(lambda _, given, into=into: into.append(given[0]))
@@ -87,9 +88,9 @@ class Calibrator:
             result = self.solve(name, flat[:, order], moments)
             self.put(conv, name, result, result.weight[:, order.argsort()].view_as(conv.weight))
             self.bar.update()
-        return [tuple(model.frontend(audio_of(batch)) for model in (self.exact, self.rounded)) for batch in self.batches]
+        return [tuple(model.frontend(audio_of(batch)) for model in (self.exact, self.rounded)) for batch in heard]
 
-    def stack(self, side: str, states: list[tuple]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    def stack(self, side: str, states: list[tuple]) -> None:
         """`states`: a batch's `(exact, rounded)` inputs, for a decoder followed by the pair of encoder states."""
         for index in range(self.exact.config[side]["layers"]):
             blocks = [getattr(model, side).layers[index] for model in (self.exact, self.rounded)]
@@ -101,9 +102,8 @@ class Calibrator:
                 moments = Moments()
                 for number, state in enumerate(states):
                     seen = [self.inputs_of(blocks[1], names[:1], 1, state)[names[0]], exact[number].pop(names[0])]
-                    counts = self.tokens[number][1]
                     if side == "decoder" and names[0] != "cross_attention.key":
-                        seen = [x[counts] for x in seen]
+                        seen = [x[self.tokens[number][1]] for x in seen]
                     moments.add(*(x.flatten(0, -2) for x in seen))
                 for name in names:
                     linear = blocks[1].get_submodule(name)
@@ -115,7 +115,6 @@ class Calibrator:
             states = [
                 (tuple(self.through(block, which, state) for which, block in enumerate(blocks)), *state[1:]) for state in states
             ]
-        return [state[0] for state in states]
 
     def through(self, block: nn.Module, which: int, state: tuple) -> torch.Tensor:
         x = state[0][which]
@@ -179,9 +178,8 @@ def choose(clips: list[Clip], seconds: float, seed: int) -> list[Clip]:
     for index in numpy.random.default_rng(seed).permutation(len(clips)):
         if total >= seconds:
             break
-        if len(clips[index].tokens) and clips[index].seconds < 20:
-            chosen.append(clips[index])
-            total += clips[index].seconds
+        chosen.append(clips[index])
+        total += clips[index].seconds
     return chosen
 
 
@@ -198,13 +196,15 @@ def main() -> None:
     teacher = HERE / "out" / run["teacher"]
     tensors, config, vocabulary = read_checkpoint(teacher)
     clips = [clip for name in settings["data"] for clip in load_clips(HERE / "out" / "data" / name, teacher)]
-    chosen = choose(clips, settings["seconds"], settings.get("seed", 1))
+    clips, _ = keep_aside(clips, 20)
+    seconds, seed = settings["seconds"], settings.get("seed", 1)
+    chosen, said = choose(clips, seconds, seed), choose(clips, settings.get("decoder_seconds", seconds), seed)
     exact, rules = Moonshine.from_checkpoint(tensors, config), Rules(run["weights"])
-    rounded = Student(student_config(config, run)).eval()
+    rounded = Student(student_config(config, run))
     rounded.load_state_dict(exact.state_dict(), strict=False)
     rounded.round_inputs(rules)
-    calibrator = Calibrator(exact, rounded, rules, batches(chosen, 60))
-    calibrator.run()
+    calibrator = Calibrator(exact, rounded, rules)
+    calibrator.run(batches(chosen, 60), batches(said, 60))
     state = {name: values.numpy() for name, values in calibrator.rounded.state_dict().items()}
     for name, result in calibrator.results.items():
         prefix = name.removesuffix(".weight")

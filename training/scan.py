@@ -3,6 +3,7 @@
 
   python training/scan.py training/config/small.toml > training/out/scan.md
   python training/scan.py CONFIG --sparsity 0.5 --blocks 16x4 1x1 --parts 'encoder.*.feed_forward.*'
+  python training/scan.py CONFIG --each --blocks 16x4                 # matrix by matrix
 
 Of one part at a time, a share of the blocks is set to zero and the rest changed to make up for them (`gptq.prune`; nothing is rounded).
 The cost is the divergence from the float model in thousandths of a nat a token, on clips that the moments were not taken from.
@@ -26,6 +27,8 @@ from scheme import Scheme
 from speech import Clip, audio_of, batches, load_clips, tokens_of
 
 PARTS = [
+    "frontend.conv.1.*",
+    "frontend.conv.2.*",
     "encoder.*.attention.*",
     "encoder.*.feed_forward.up.*",
     "encoder.*.feed_forward.down.*",
@@ -54,14 +57,18 @@ class Scan:
         """Second moments of the inputs of every matrix of a block."""
         moments: dict[str, torch.Tensor] = {}
 
-        def add(name, inputs):
-            rows = inputs[0].flatten(0, -2)
+        def add(name, module, inputs):
+            rows = inputs[0]
+            if isinstance(module, nn.Conv1d):
+                # Tap by tap, as the file has it.
+                rows = rows.unfold(2, module.kernel_size[0], module.stride[0]).permute(0, 2, 3, 1).flatten(2)
+            rows = rows.flatten(0, -2)
             moments[name] = moments.get(name, 0.0) + rows.T @ rows
 
         hooks = [
-            module.register_forward_pre_hook(lambda _, inputs, name=name: add(f"{name}.weight", inputs))
+            module.register_forward_pre_hook(lambda module, inputs, name=name: add(f"{name}.weight", module, inputs))
             for name, module in self.model.named_modules()
-            if isinstance(module, nn.Linear)
+            if isinstance(module, nn.Linear) or isinstance(module, nn.Conv1d) and name != "frontend.conv.0"
         ]
         self.logits(self.model)
         for hook in hooks:
@@ -74,6 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("--parts", nargs="+", default=PARTS)
+    parser.add_argument("--each", action="store_true", help="each matrix of the parts by itself")
     parser.add_argument("--blocks", nargs="+", default=BLOCKS)
     parser.add_argument("--sparsity", type=float, nargs="+", default=[0.25, 0.5])
     parser.add_argument("--seconds", type=float, default=300, help="of audio for the moments; half as much for the divergence")
@@ -92,8 +100,11 @@ def main() -> None:
     columns = [(share, block) for share in arguments.sparsity for block in arguments.blocks]
     print("| part | weights | " + " | ".join(f"{share:.0%} of {block}" for share, block in columns) + " |")
     print("|---|---:|" + "---:|" * len(columns), flush=True)
-    with tqdm(total=len(columns) * len(arguments.parts), unit="cell") as bar:
-        for part in arguments.parts:
+    parts = arguments.parts
+    if arguments.each:
+        parts = [name for part in parts for name in moments if fnmatch.fnmatchcase(name, part)]
+    with tqdm(total=len(columns) * len(parts), unit="cell") as bar:
+        for part in parts:
             names = [name for name in moments if fnmatch.fnmatchcase(name, part)]
             cells = []
             for share, block in columns:
@@ -101,7 +112,9 @@ def main() -> None:
                 pruned = copy.deepcopy(model)
                 for name in names:
                     weight = pruned.get_parameter(name)
-                    weight.copy_(gptq.prune(weight, moments[name], scheme))
+                    flat = weight.transpose(1, 2).flatten(1) if weight.dim() == 3 else weight
+                    flat = gptq.prune(flat, moments[name], scheme)
+                    weight.copy_(flat.unflatten(1, (weight.shape[2], -1)).transpose(1, 2) if weight.dim() == 3 else flat)
                 divergence = sum(float((a.exp() * (a - b)).sum()) for a, b in zip(exact, scan.logits(pruned)))
                 cells.append(f"{1000 * divergence / sum(map(len, exact)):.1f}")
                 bar.update()

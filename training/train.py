@@ -27,10 +27,9 @@ from checkpoint import read_checkpoint
 from model import GRID, Student, multiplies_bf16, student_config
 from moonshine import Moonshine
 from scheme import Rules
-from speech import Clip, audio_of, batches, load_clips, tokens_of
+from speech import Clip, audio_of, batches, keep_aside, load_clips, tokens_of
 
 HERE = Path(__file__).resolve().parent
-KEPT_ASIDE = 25  # every 25th clip
 
 
 class Run:
@@ -45,11 +44,7 @@ class Run:
         self.teacher = Moonshine.from_checkpoint(tensors, model_config).to(device).requires_grad_(False)
         self.student = make_student(self.config, path).to(device)
         self.clips = [clip for name in self.settings["data"] for clip in load_clips(HERE / "out" / "data" / name, teacher)]
-        self.clips = [clip for clip in self.clips if clip.tokens and clip.seconds <= self.settings.get("longest", 20)]
-        # The same clips whatever comes first in the folder.
-        order = numpy.random.default_rng(0).permutation(len(self.clips))
-        self.aside = [self.clips[index] for index in order[::KEPT_ASIDE]]
-        self.clips = [clip for place, clip in enumerate(self.clips) if place not in set(order[::KEPT_ASIDE].tolist())]
+        self.clips, self.aside = keep_aside(self.clips, self.settings.get("longest", 20))
         self.optimizer = torch.optim.AdamW(self.parameter_groups(), betas=(0.9, 0.98), weight_decay=0.0)
         self.step, self.best, self.log, self.heard = 0, float("inf"), [], 0.0
         self.average = {name: values.clone() for name, values in self.student.state_dict().items()}
