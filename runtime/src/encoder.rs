@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::frontend::activate;
 use crate::memory;
 use crate::project::{Input, Rounding, part, part_mut, prefix, prefix_mut, result_rows};
-use crate::region::{self, ALIGNMENT, Region, addressable, buffers};
+use crate::region::{self, Region, buffers};
 use crate::residual::Need;
 use crate::sinusoids;
 use crate::sizes::{ROWS, Sizes, encoder_is_float, frame_capacity};
@@ -132,11 +132,10 @@ pub(crate) fn run(
 ) -> Result<(), Error> {
     let config = model.config().encoder;
     let is_float = encoder_is_float(model);
-    let own = addressable(EncoderBuffers::bytes(sizes).saturating_add(ALIGNMENT as u64))?;
-    let (own, behind) = phase.split_at_mut(own.min(phase.len()));
-    let buffers = &mut EncoderBuffers::carve(own, sizes)?;
+    let mut region = Region::new(phase);
+    let buffers = &mut EncoderBuffers::carve_from(&mut region, sizes)?;
     let queries = region::count([frames as u64, config.attention_width() as u64]);
-    let kept = Region::new(behind).take(queries).unwrap_or(&mut []);
+    let kept = region.take(queries).unwrap_or(&mut []);
     let mut encoder = Encoder { kernels, config, rotary, capacity: frames, is_float, buffers, kept };
     encoder.start();
     encoder.add_positions(prefix_mut(states, frames * model.encoder_inputs())?);

@@ -110,7 +110,14 @@ macro_rules! buffers {
                 bytes: &'r mut [u8],
                 $sizes: &$sizes_type,
             ) -> Result<Self, $crate::error::Error> {
-                let mut region = $crate::region::Region::new(bytes);
+                Self::carve_from(&mut $crate::region::Region::new(bytes), $sizes)
+            }
+
+            /// Takes the buffers from what is left of `region`.
+            pub(crate) fn carve_from(
+                region: &mut $crate::region::Region<'r>,
+                $sizes: &$sizes_type,
+            ) -> Result<Self, $crate::error::Error> {
                 Ok(Self { $( $field: region.take::<$type>($crate::region::count([$( $factor as u64 ),+]))?, )* })
             }
         }

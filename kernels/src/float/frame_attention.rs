@@ -236,14 +236,21 @@ fn store<L: Lanes>(
     queries: usize,
     dims: usize,
 ) {
-    for (query, sums) in lanes.rows(sums).iter().enumerate().take(queries) {
+    let mut columns = [[0.0; LANES]; BLOCK];
+    for dim in 0..BLOCK {
+        lanes.store(sums[dim], &mut columns[dim]);
+    }
+    for query in 0..queries.min(LANES) {
         let Some(row) = out.get_mut(query * out_stride + first..) else { return };
-        match row.first_chunk_mut::<BLOCK>() {
-            Some(row) if dims == BLOCK => *row = *sums,
-            _ => {
-                for (value, sum) in row.iter_mut().zip(sums).take(dims) {
-                    *value = *sum;
-                }
+        if dims == BLOCK
+            && let Some(row) = row.first_chunk_mut::<BLOCK>()
+        {
+            for dim in 0..BLOCK {
+                row[dim] = columns[dim][query];
+            }
+        } else {
+            for (value, column) in row.iter_mut().zip(&columns).take(dims) {
+                *value = column[query];
             }
         }
     }

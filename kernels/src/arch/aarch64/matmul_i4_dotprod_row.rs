@@ -28,6 +28,7 @@ const NO_BIAS: [f32; OUTPUT_BLOCK] = [0.0; OUTPUT_BLOCK];
 
 /// Multiplies by those panels that have 16 outputs; returns how many these are, or 0 where another kernel must do it all: for several
 /// rows, or other groups.
+#[inline(never)]
 #[target_feature(enable = "neon,dotprod")]
 pub(super) fn whole_panels<'a>(matmul: &mut Matmul<'a, Int4Matrix<'a>>) -> usize {
     let (rows, weights, scales) = (matmul.rows, matmul.weights, matmul.weights.scales());

@@ -158,16 +158,6 @@ pub(crate) trait Lanes: Copy {
         [self.load(&columns[0]), self.load(&columns[1]), self.load(&columns[2]), self.load(&columns[3])]
     }
 
-    /// The inverse of [`Self::columns`]: `rows[i][d]` is lane `i` of vector `d`.
-    #[inline(always)]
-    fn rows(self, columns: [Self::F; 4]) -> [[f32; 4]; LANES] {
-        let mut values = [[0.0; LANES]; 4];
-        for (vector, values) in columns.into_iter().zip(&mut values) {
-            self.store(vector, values);
-        }
-        core::array::from_fn(|lane| core::array::from_fn(|dim| values[dim][lane]))
-    }
-
     /// The first lanes from `values`, `fill` in the others.
     #[inline(always)]
     fn load_part(self, values: &[f32], fill: f32) -> Self::F {
@@ -199,6 +189,11 @@ pub(crate) trait Operation {
     fn run<L: Lanes, const TILE: usize, const DIMS: usize>(self, lanes: L) -> Self::Output;
 }
 
+/// Without an operating system a program has to be small: where it is compiled for NEON, no operation is compiled for scalar kernels too,
+/// which would give the same bits.
+#[cfg(target_arch = "aarch64")]
+const ALWAYS_NEON: bool = cfg!(all(target_feature = "neon", not(any(test, feature = "std"))));
+
 impl Kernels {
     /// [`Self::run`] for an operation with [`Lanes::multiply_quads`], which has instructions that other sets lack.
     #[inline]
@@ -223,8 +218,8 @@ impl Kernels {
     pub(crate) fn run<O: Operation>(self, operation: O) -> O::Output {
         match self.instruction_set() {
             #[cfg(target_arch = "aarch64")]
-            InstructionSet::I8mm | InstructionSet::Dotprod | InstructionSet::Neon => {
-                // SAFETY: `Kernels` proves the instructions.
+            set if ALWAYS_NEON || set != InstructionSet::Scalar => {
+                // SAFETY: `Kernels` proves the instructions, or the program is compiled for them.
                 unsafe { neon::run(operation) }
             }
             #[cfg(target_arch = "x86_64")]

@@ -314,19 +314,6 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
     }
 
     #[inline(always)]
-    fn rows(self, columns: [Vectors; 4]) -> [[f32; 4]; LANES] {
-        let mut rows = [[0.0; 4]; LANES];
-        for group in 0..4 {
-            let [first, second, third, fourth] = columns.map(|column| column[group]);
-            neon!(vst4q_f32(
-                rows.as_mut_ptr().add(4 * group).cast(),
-                float32x4x4_t(first, second, third, fourth)
-            ));
-        }
-        rows
-    }
-
-    #[inline(always)]
     unsafe fn multiply_quads(
         self,
         rows: *const i8,
