@@ -310,7 +310,11 @@ impl Encoder<'_, '_> {
             let input = Input::new(kernels, block.bits, source, count, inputs, &mut rounding)?;
             make_queries(&input, self.rotary, &config, block, first, queries)?;
         }
-        let made = if keeps_queries { part(self.kept, first * inner, count * inner)? } else { &*queries };
+        let made = if keeps_queries {
+            part(self.kept, first * inner, count * inner)?
+        } else {
+            prefix(queries, count * inner)?
+        };
         let shape = attention_shape(&config);
         let mut row = 0;
         while row < count {
