@@ -1,10 +1,9 @@
 //! What every AArch64 kernel for int4 weights needs.
 
 use core::arch::aarch64::{
-    int8x16_t, int16x8_t, int32x4_t, uint8x8_t, uint8x16_t, vand_u8, vcombine_u8, vdup_n_u8, vdupq_n_u8,
-    vget_low_u16, vld1_u8, vld1q_u8, vmlaq_s32, vmovl_high_u16, vmovl_u8, vmovl_u16, vreinterpretq_s8_u8,
-    vreinterpretq_s8_u16, vreinterpretq_s16_u16, vreinterpretq_s32_u32, vreinterpretq_u16_u8, vshlq_n_s8,
-    vshr_n_u8, vshrq_n_s8, vshrq_n_s32, vzip1q_u8, vzip1q_u16, vzip2q_u8, vzip2q_u16,
+    int8x16_t, int16x8_t, int32x4_t, uint8x8_t, uint8x16_t, vand_u8, vdup_n_u8, vdupq_n_u8, vget_low_u16,
+    vld1_u8, vld1q_u8, vmlaq_s32, vmovl_high_u16, vmovl_u8, vmovl_u16, vreinterpretq_s8_u8,
+    vreinterpretq_s16_u16, vreinterpretq_s32_u32, vshlq_n_s8, vshr_n_u8, vshrq_n_s8, vshrq_n_s32,
 };
 use core::arch::asm;
 
@@ -17,7 +16,7 @@ use crate::arch::panel::Panel;
 /// 8 bytes must be readable.
 #[inline]
 #[target_feature(enable = "neon")]
-unsafe fn halves(place: *const u8) -> [uint8x8_t; 2] {
+pub(super) unsafe fn halves(place: *const u8) -> [uint8x8_t; 2] {
     // SAFETY: the caller's.
     let packed = unsafe { vld1_u8(place) };
     [vand_u8(packed, vdup_n_u8(0xf)), vshr_n_u8::<4>(packed)]
@@ -129,19 +128,4 @@ pub(super) unsafe fn unpack<'a>(panel: Int4Panel<'a>, room: *mut i8) -> Panel<'a
         );
     }
     Panel { weights: room, ..panel.panel }
-}
-
-/// The multipliers of a group beside the weights of 4 outputs x 4 inputs: 4 outputs a register, each four times.
-///
-/// # Safety
-/// 8 bytes must be readable.
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) unsafe fn each_four_times(place: *const u8) -> [int8x16_t; 4] {
-    // SAFETY: the caller's.
-    let [low, high] = unsafe { halves(place) };
-    let all = vcombine_u8(low, high);
-    let (low, high) = (vreinterpretq_u16_u8(vzip1q_u8(all, all)), vreinterpretq_u16_u8(vzip2q_u8(all, all)));
-    [vzip1q_u16(low, low), vzip2q_u16(low, low), vzip1q_u16(high, high), vzip2q_u16(high, high)]
-        .map(|lanes| vreinterpretq_s8_u16(lanes))
 }

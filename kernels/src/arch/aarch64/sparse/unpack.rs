@@ -3,14 +3,14 @@
 use core::arch::aarch64::{
     int8x16_t, vcombine_u8, vdupq_lane_u8, vdupq_n_s8, vld1_u8, vld1q_u8, vmulq_s8, vreinterpretq_s8_s64,
     vreinterpretq_s8_u8, vreinterpretq_s8_u16, vreinterpretq_s64_s8, vreinterpretq_u16_u8, vst1q_s8,
-    vzip1q_s64, vzip1q_u8, vzip1q_u16,
+    vzip1q_s64, vzip1q_u8, vzip1q_u16, vzip2q_u8, vzip2q_u16,
 };
 
 use kinglet_model_format::BlockShape;
 
 use super::multipliers_of_4;
 use super::product::Strip;
-use crate::arch::aarch64::int4::{each_four_times, steps};
+use crate::arch::aarch64::int4::{halves, steps};
 
 /// Writes the weights of a strip of blocks of `shape` to `room` as those of an int8 matrix.
 ///
@@ -71,4 +71,19 @@ unsafe fn beside_weights(group: *const u8, lane: usize, shape: BlockShape) -> [i
         let pairs = vreinterpretq_u16_u8(vzip1q_u8(four, four));
         [vreinterpretq_s8_u16(vzip1q_u16(pairs, pairs)); 4]
     }
+}
+
+/// The multipliers of a group beside the weights of 4 outputs x 4 inputs: 4 outputs a register, each four times.
+///
+/// # Safety
+/// 8 bytes must be readable.
+#[inline]
+#[target_feature(enable = "neon")]
+unsafe fn each_four_times(place: *const u8) -> [int8x16_t; 4] {
+    // SAFETY: the caller's.
+    let [low, high] = unsafe { halves(place) };
+    let all = vcombine_u8(low, high);
+    let (low, high) = (vreinterpretq_u16_u8(vzip1q_u8(all, all)), vreinterpretq_u16_u8(vzip2q_u8(all, all)));
+    [vzip1q_u16(low, low), vzip2q_u16(low, low), vzip1q_u16(high, high), vzip2q_u16(high, high)]
+        .map(|lanes| vreinterpretq_s8_u16(lanes))
 }
