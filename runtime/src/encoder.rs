@@ -303,16 +303,14 @@ impl Encoder<'_, '_> {
             ..
         } = &mut *self.buffers;
         let mut rounding = Rounding { split, rows, scales: row_scales, room };
-        if !keeps_queries {
+        let made = if keeps_queries {
+            part(self.kept, first * inner, count * inner)?
+        } else {
             let source = part(states, first * inputs, count * inputs)?;
             norm_rows(kernels, &block.attention_norm, &config, source, count, normed)?;
             let source = Rows { values: normed, stride: inputs };
             let input = Input::new(kernels, block.bits, source, count, inputs, &mut rounding)?;
             make_queries(&input, self.rotary, &config, block, first, queries)?;
-        }
-        let made = if keeps_queries {
-            part(self.kept, first * inner, count * inner)?
-        } else {
             prefix(queries, count * inner)?
         };
         let shape = attention_shape(&config);

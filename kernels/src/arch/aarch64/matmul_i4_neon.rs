@@ -46,7 +46,7 @@ pub(super) fn stretches(panel: &Int4Panel<'_>) -> impl Iterator<Item = Group> + 
     panel.cut(if whole { panel.panel.inputs } else { panel.group_inputs })
 }
 
-/// 4 outputs of a row: their sums of one more register of weights.
+/// Sums of int16, in two registers, of one more register of weights each.
 macro_rules! multiply {
     ($name:literal: $($low:ident $high:ident $weights:literal $x:literal),+) => {
         concat!($(
@@ -55,6 +55,8 @@ macro_rules! multiply {
         )+)
     };
 }
+
+pub(super) use multiply;
 
 /// 8 inputs, in `$x` and `$y`, x 16 outputs: registers of weights are unpacked in two, the first by way of another.
 macro_rules! multiply_8 {

@@ -10,7 +10,7 @@ use core::arch::asm;
 
 use super::finish::finish_two_rows;
 use super::int4::{multipliers_16, steps};
-use super::matmul_i4_neon::{PIECE, stretches};
+use super::matmul_i4_neon::{PIECE, multiply, stretches};
 use crate::arch::int4_panel::Int4Panel;
 
 /// Writes the panel as the kernel below reads it: for each piece `[inputs / 4][2][16][2]` weights and 16 multipliers of two bytes.
@@ -91,20 +91,14 @@ macro_rules! load {
 }
 
 /// 4 inputs of two rows x 16 outputs.
-macro_rules! multiply {
-    ($first:literal even) => { multiply!($first: "v0" "v1" "v2" "v3", "v16" "v17" "v18" "v19") };
-    ($first:literal odd) => { multiply!($first: "v4" "v5" "v6" "v7", "v20" "v21" "v22" "v23") };
+macro_rules! multiply_4 {
+    ($first:literal even) => { multiply_4!($first: "v0" "v1" "v2" "v3", "v16" "v17" "v18" "v19") };
+    ($first:literal odd) => { multiply_4!($first: "v4" "v5" "v6" "v7", "v20" "v21" "v22" "v23") };
     ($first:literal: $x0:literal $x1:literal $x2:literal $x3:literal, $w0:literal $w1:literal $w2:literal $w3:literal) => {
         concat!(
-            multiply!(@ $first: a b $w0 $x0, c d $w1 $x0, e f $w0 $x2, g h $w1 $x2),
-            multiply!(@ "smlal": a b $w2 $x1, c d $w3 $x1, e f $w2 $x3, g h $w3 $x3),
+            multiply!($first: a b $w0 $x0, c d $w1 $x0, e f $w0 $x2, g h $w1 $x2),
+            multiply!("smlal": a b $w2 $x1, c d $w3 $x1, e f $w2 $x3, g h $w3 $x3),
         )
-    };
-    (@ $name:literal: $($low:ident $high:ident $weights:literal $x:literal),+) => {
-        concat!($(
-            $name, " {", stringify!($low), ":v}.8h, ", $weights, ".8b, ", $x, ".8b\n",
-            $name, "2 {", stringify!($high), ":v}.8h, ", $weights, ".16b, ", $x, ".16b\n",
-        )+)
     };
 }
 
@@ -113,8 +107,8 @@ macro_rules! multiply_16 {
     ($first:literal) => {
         concat!(
             load!(even), load!(odd),
-            multiply!($first even), load!(even), multiply!("smlal" odd), load!(odd),
-            multiply!("smlal" even), multiply!("smlal" odd),
+            multiply_4!($first even), load!(even), multiply_4!("smlal" odd), load!(odd),
+            multiply_4!("smlal" even), multiply_4!("smlal" odd),
         )
     };
 }

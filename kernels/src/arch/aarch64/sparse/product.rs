@@ -216,14 +216,14 @@ impl Strip<'_> {
     /// add zero.
     #[inline(always)]
     pub(super) fn groups<const WIDE: bool>(&self) -> impl Iterator<Item = (usize, Run)> {
-        let Self { run, group_columns, block_bytes, .. } = *self;
+        let (strip, Self { run, group_columns, block_bytes, .. }) = (*self, *self);
         let mut next = 0;
         core::iter::from_fn(move || {
             let start = next;
             if start >= run.blocks {
                 return None;
             }
-            let group = run.id::<WIDE>(start) / group_columns;
+            let group = strip.group_of::<WIDE>(start);
             let behind = (group + 1) * group_columns;
             let end = (start + 1..run.blocks).find(|&block| run.id::<WIDE>(block) >= behind);
             let end = end.unwrap_or(run.blocks);
