@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 import gptq
 from checkpoint import read_checkpoint, write_checkpoint
-from model import Student, multiplies_bf16, student_config
+from model import GRID, Student, multiplies_bf16, student_config
 from moonshine import Moonshine
 from scheme import Rules
 from speech import Clip, audio_of, batches, keep_aside, load_clips, tokens_of
@@ -47,8 +47,9 @@ class Moments:
 class Calibrator:
     """Keeps the float model and the one that is being rounded side by side."""
 
-    def __init__(self, model: Moonshine, rounded: Student, rules: Rules):
-        self.exact, self.rounded, self.rules = model, rounded, rules
+    def __init__(self, model: Moonshine, rounded: Student, rules: Rules, found: dict[str, gptq.Rounded]):
+        """`found`: matrices that were rounded before, and stay as they are."""
+        self.exact, self.rounded, self.rules, self.found = model, rounded, rules, found
         self.results: dict[str, gptq.Rounded] = {}
 
     @torch.no_grad()
@@ -93,6 +94,10 @@ class Calibrator:
     def stack(self, side: str, states: list[tuple]) -> None:
         """`states`: a batch's `(exact, rounded)` inputs, for a decoder followed by the pair of encoder states."""
         for index in range(self.exact.config[side]["layers"]):
+            if index > 0:
+                states = [
+                    (tuple(self.through(block, which, state) for which, block in enumerate(blocks)), *state[1:]) for state in states
+                ]
             blocks = [getattr(model, side).layers[index] for model in (self.exact, self.rounded)]
             prefix = f"{side}.layers.{index}"
             steps = ENCODER_STEPS if side == "encoder" else DECODER_STEPS
@@ -112,9 +117,6 @@ class Calibrator:
                         result = self.solve(tensor, linear.weight, moments)
                         self.put(linear, tensor, result, result.weight)
                 self.bar.update()
-            states = [
-                (tuple(self.through(block, which, state) for which, block in enumerate(blocks)), *state[1:]) for state in states
-            ]
 
     def through(self, block: nn.Module, which: int, state: tuple) -> torch.Tensor:
         x = state[0][which]
@@ -144,11 +146,11 @@ class Calibrator:
             moments.add(decoder.norm(x)[counts], decoder.norm(x)[counts])
         moments.rounded += torch.eye(len(moments.rounded)) * moments.rounded.diagonal().mean()
         weight = decoder.embedding.weight
-        result = gptq.round_matrix(weight, moments.rounded, self.rules.of(name))
+        result = self.found.get(name) or gptq.round_matrix(weight, moments.rounded, self.rules.of(name))
         self.put(self.rounded.decoder.embedding, name, result, result.weight)
 
     def solve(self, name: str, weight: torch.Tensor, moments: Moments) -> gptq.Rounded:
-        return gptq.round_matrix(moments.towards(weight), moments.rounded, self.rules.of(name))
+        return self.found.get(name) or gptq.round_matrix(moments.towards(weight), moments.rounded, self.rules.of(name))
 
     def put(self, module: nn.Module, name: str, result: gptq.Rounded, weight: torch.Tensor) -> None:
         module.weight.copy_(weight)
@@ -194,16 +196,24 @@ def main() -> None:
     run = tomllib.loads(arguments.config.read_text(encoding="utf-8"))
     settings = run["calibrate"]
     teacher = HERE / "out" / run["teacher"]
-    tensors, config, vocabulary = read_checkpoint(teacher)
+    tensors, config, vocabulary = read_checkpoint(HERE / "out" / run.get("floats", run["teacher"]))
     clips = [clip for name in settings["data"] for clip in load_clips(HERE / "out" / "data" / name, teacher)]
     clips, _ = keep_aside(clips, 20)
     seconds, seed = settings["seconds"], settings.get("seed", 1)
     chosen, said = choose(clips, seconds, seed), choose(clips, settings.get("decoder_seconds", seconds), seed)
-    exact, rules = Moonshine.from_checkpoint(tensors, config), Rules(run["weights"])
-    rounded = Student(student_config(config, run))
-    rounded.load_state_dict(exact.state_dict(), strict=False)
+    rules = Rules(run["weights"])
+    grids = {name: torch.from_numpy(tensors.pop(name)) for name in list(tensors) if name.rsplit(".", 1)[1] in GRID}
+    weights = {name: torch.from_numpy(values) for name, values in tensors.items()}
+    exact, rounded = Student(config).eval(), Student(student_config(config, run))
+    exact.load_state_dict(weights)
+    rounded.load_state_dict(weights, strict=False)
     rounded.round_inputs(rules)
-    calibrator = Calibrator(exact, rounded, rules)
+    found = {}
+    for name, _ in rounded.matrices():
+        scale, multipliers = (grids.get(name.removesuffix("weight") + kind) for kind in GRID)
+        if scale is not None:
+            found[name] = gptq.on_grid(gptq.as_matrix(weights[name]), scale[:, None], multipliers, rules.of(name))
+    calibrator = Calibrator(exact, rounded, rules, found)
     calibrator.run(batches(chosen, 60), batches(said, 60))
     state = {name: values.numpy() for name, values in calibrator.rounded.state_dict().items()}
     for name, result in calibrator.results.items():

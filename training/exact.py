@@ -12,7 +12,7 @@ from arithmetic import (
     Quantized, attend_cached, attend_floats, attend_frames, fma, gelu, group_norm, layer_norm, quantize_rows, rotary_tables, rotate, round_to, silu,
     single, split_rows, tanh, whole_dot,
 )  # fmt: skip
-from gptq import spread
+from gptq import as_matrix, spread
 from quantized import input_bits, packed_steps
 
 FRONTEND_FRAMES = 128  # that the runtime makes at once
@@ -27,12 +27,12 @@ class Matrix:
     """Whole numbers `[outputs, inputs]`, a scale an output, and the bits of the inputs."""
 
     def __init__(self, tensors: dict, config: dict, prefix: str):
-        weight = tensors[f"{prefix}.weight"]
-        # A convolution's groups lie tap by tap.
-        weight = weight.transpose(1, 2).flatten(1) if weight.dim() == 3 else weight
+        weight = as_matrix(tensors[f"{prefix}.weight"])
         if f"{prefix}.scale" in tensors:
             scales, multipliers = tensors[f"{prefix}.scale"][:, None], tensors[f"{prefix}.multipliers"]
-            multipliers = spread(multipliers, weight.shape[1] // multipliers.shape[1], weight.shape[1])
+            # Groups are multiples of 16 inputs, the last may be short of some.
+            group = -(-weight.shape[1] // multipliers.shape[1] // 16) * 16
+            multipliers = spread(multipliers, group, weight.shape[1])
             self.values = (weight / (scales * multipliers)).round() * multipliers
         else:
             scales = packed_steps(weight)

@@ -36,6 +36,7 @@ def main() -> None:
     parser.add_argument("--transcribe", type=Path, metavar="FOLDER")
     parser.add_argument("--simulated", action="store_true", help="with --transcribe: in PyTorch's own float arithmetic")
     parser.add_argument("--limit", type=int, help="with --transcribe: only the first N files")
+    parser.add_argument("--whole", action="store_true", help="matrices with blocks that are zero are stored whole: images carry no kernels for blocks")
     parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
 
@@ -61,7 +62,7 @@ def main() -> None:
     tensors = {name: values.numpy() for name, values in student.tensors().items()}
     output = arguments.output or HERE / "out" / arguments.config.stem
     write_checkpoint(output, tensors, model_config, vocabulary)
-    (output / "pack.toml").write_text(pack_options(student, rules), encoding="ascii")
+    (output / "pack.toml").write_text(pack_options(student, rules, arguments.whole), encoding="ascii")
     print(f"{output}: {sum(values.size for values in tensors.values()) / 1e6:.2f} M parameters")
 
 
@@ -76,12 +77,12 @@ def exact(student: Student, rules: Rules) -> Callable[[torch.Tensor], list[int]]
     return Exact(student.tensors(), student.config).greedy
 
 
-def pack_options(student, rules: Rules) -> str:
-    """The rules in the words of `kinglet pack --config`, a matrix at a time."""
+def pack_options(student, rules: Rules, whole: bool) -> str:
+    """The rules in the words of `kinglet pack --config`, a matrix at a time; without blocks where they are stored `whole`."""
     entries = []
     for name, _ in student.matrices():
         scheme = rules.of(name)
-        block = "{}x{}".format(*scheme.block) if scheme.sparsity else "none"
+        block = "{}x{}".format(*scheme.block) if scheme.sparsity and not whole else "none"
         if scheme.bits == 32 and scheme.sparsity:
             entries.append(f'[[matrix]]\nname = "{name.removesuffix(".weight")}"\nblock = "{block}"\n')
         elif rules.keeps_floats(name):

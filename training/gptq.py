@@ -35,6 +35,12 @@ class Rounded:
         return self.whole * self.scales
 
 
+def on_grid(weight: torch.Tensor, scales: torch.Tensor, multipliers: torch.Tensor, scheme: Scheme) -> Rounded:
+    """`weight` `[outputs, inputs]`, which lies on this grid."""
+    group = scheme.group or weight.shape[1]
+    return Rounded((weight / (spread(multipliers, group, weight.shape[1]) * scales)).round(), multipliers, scales, group)
+
+
 def spread(values: torch.Tensor, group: int, inputs: int) -> torch.Tensor:
     """`[outputs, groups]` to `[outputs, inputs]`."""
     return values.repeat_interleave(group, 1)[:, :inputs]
@@ -69,6 +75,16 @@ def damp(moment: torch.Tensor) -> torch.Tensor:
 def inverse_factor(moment: torch.Tensor) -> torch.Tensor:
     """Upper Cholesky factor of the inverse of the damped second moment `[inputs, inputs]`."""
     return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damp(moment))), upper=True)
+
+
+def as_matrix(weight: torch.Tensor) -> torch.Tensor:
+    """`[outputs, inputs]`: the kernel of a convolution, `[outputs, channels, taps]`, lies tap by tap, as in the file."""
+    return weight.transpose(1, 2).flatten(1) if weight.dim() == 3 else weight
+
+
+def as_weight(matrix: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """The inverse of `as_matrix`, for a weight of `shape`."""
+    return matrix.unflatten(1, (shape[2], shape[1])).transpose(1, 2) if len(shape) == 3 else matrix
 
 
 def cut_blocks(values: torch.Tensor, block: tuple[int, int]) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from gptq import cut_blocks, keep_blocks, spread, spread_blocks
+from gptq import as_matrix, as_weight, cut_blocks, keep_blocks, spread, spread_blocks
 from moonshine import EncoderBlock, Moonshine, rotate
 from quantized import fake_int8, fake_quantize, fake_quantize_wide, input_bits, round_attention, round_cache, rounded_convolution
 from scheme import Rules, Scheme
@@ -51,18 +51,21 @@ class Rounded(nn.Module):
         self.register_buffer("multipliers", multipliers)
         self.register_buffer("mask", mask)
 
+    def group(self, weight: torch.Tensor) -> int:
+        """Inputs that share a multiplier; the last group may have fewer."""
+        return self.scheme.group or weight[0].numel()
+
     def steps(self) -> torch.Tensor:
         """`[outputs, groups]`: what lies between two values."""
         return self.multipliers * self.scales.clamp(min=1e-9)[:, None]
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        # A convolution's groups lie tap by tap, as in the file.
-        flat = weight.transpose(1, 2).flatten(1) if weight.dim() == 3 else weight
-        groups = flat.unflatten(1, (self.multipliers.shape[1], -1))
-        flat = Round.apply(groups, self.steps()[..., None], self.scheme.lowest, self.scheme.highest).flatten(1)
+        matrix, group = as_matrix(weight), self.group(weight)
+        groups = functional.pad(matrix, (0, -matrix.shape[1] % group)).unflatten(1, (-1, group))
+        flat = Round.apply(groups, self.steps()[..., None], self.scheme.lowest, self.scheme.highest).flatten(1)[:, : matrix.shape[1]]
         if self.mask is not None:
             flat = flat * self.mask
-        return flat.unflatten(1, (weight.shape[2], weight.shape[1])).transpose(1, 2) if weight.dim() == 3 else flat
+        return as_weight(flat, weight.shape)
 
 
 class Pruned(nn.Module):
@@ -202,9 +205,7 @@ class Student(Moonshine):
 
 def round_weight(module: nn.Module, scheme: Scheme, scales: torch.Tensor, multipliers: torch.Tensor) -> None:
     """From now on the weight of `module`, which lies on this grid, is a float copy that is rounded to it; what is zero in whole blocks stays so."""
-    weight = module.weight
-    flat = weight.transpose(1, 2).flatten(1) if weight.dim() == 3 else weight
-    mask = whole_blocks((flat != 0).float(), scheme) if scheme.sparsity else None
+    mask = whole_blocks((as_matrix(module.weight) != 0).float(), scheme) if scheme.sparsity else None
     parametrize.register_parametrization(module, "weight", Rounded(scheme, scales, multipliers, mask), unsafe=True)
 
 
@@ -213,9 +214,8 @@ def lean(module: nn.Module, exact: torch.Tensor) -> None:
     """Moves the float copy of a rounded weight towards `exact`, not so far that a small step would round it anew."""
     rounding, rounded = module.parametrizations.weight[0], module.weight
     copy = module.parametrizations.weight.original
-    steps = spread(rounding.steps(), copy[0].numel() // rounding.multipliers.shape[1], copy[0].numel())
-    if copy.dim() == 3:
-        steps = steps.unflatten(1, (copy.shape[2], copy.shape[1])).transpose(1, 2)
+    steps = spread(rounding.steps(), rounding.group(copy), copy[0].numel())
+    steps = as_weight(steps, copy.shape)
     copy.copy_(rounded + (exact.to(rounded) - rounded).clamp(-0.25 * steps, 0.25 * steps))
 
 

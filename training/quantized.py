@@ -72,7 +72,7 @@ def fake_quantize_wide(x: torch.Tensor, dims: int | tuple = -1) -> torch.Tensor:
 
 def grid_steps(weights: torch.Tensor) -> torch.Tensor:
     """`[outputs, 1]`: the step of which all values of a row are multiples, -128 to 127 times it; zero where there is none."""
-    magnitudes = torch.cat((torch.zeros(len(weights), 1), weights.abs()), 1).sort(1).values
+    magnitudes = functional.pad(weights.abs(), (1, 0)).sort(1).values
     largest = magnitudes[:, -1:]
     gaps = magnitudes.diff(dim=1)
     # Rounding noise between equal values is far below the smallest step that 128 multiples allow.
@@ -159,8 +159,9 @@ def rounded_convolution(conv: nn.Conv1d, quantize, scale: str = "patch", round_w
 
 
 def fake_int8(weights: torch.Tensor) -> torch.Tensor:
-    """`round_matrix` with the gradients of what it rounds."""
-    return instead(weights, round_matrix(weights.detach()))
+    """Floats that are learnt, on no grid, as `kinglet pack` makes int8 of them; with the gradients of what it rounds."""
+    steps = best_steps(weights.detach()).clamp(min=1e-30)
+    return instead(weights, (weights.detach() / steps).round().clamp(-128, 127) * steps)
 
 
 def instead(exact: torch.Tensor, rounded: torch.Tensor) -> torch.Tensor:

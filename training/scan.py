@@ -112,9 +112,8 @@ def main() -> None:
                 pruned = copy.deepcopy(model)
                 for name in names:
                     weight = pruned.get_parameter(name)
-                    flat = weight.transpose(1, 2).flatten(1) if weight.dim() == 3 else weight
-                    flat = gptq.prune(flat, moments[name], scheme)
-                    weight.copy_(flat.unflatten(1, (weight.shape[2], -1)).transpose(1, 2) if weight.dim() == 3 else flat)
+                    left = gptq.prune(gptq.as_matrix(weight), moments[name], scheme)
+                    weight.copy_(gptq.as_weight(left, weight.shape))
                 divergence = sum(float((a.exp() * (a - b)).sum()) for a, b in zip(exact, scan.logits(pruned)))
                 cells.append(f"{1000 * divergence / sum(map(len, exact)):.1f}")
                 bar.update()

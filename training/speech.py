@@ -117,20 +117,39 @@ def batches(clips: list[Clip], seconds: float, generator: numpy.random.Generator
     return result
 
 
+def one_after_another(clips: list[Clip], seconds: float, longest: float, generator: numpy.random.Generator) -> list[Clip]:
+    """A batch of up to `seconds` of new clips, each several of `clips` in a row with pauses between them, `longest` seconds at most."""
+    length = generator.uniform(0.5, 1.0) * longest
+    batch = []
+    for number in range(max(1, int(seconds / length))):
+        samples, tokens, left = [], [], int(length * SAMPLE_RATE)
+        for index in generator.permutation(len(clips))[:64]:
+            clip = clips[index]
+            if len(clip.samples) <= left:
+                pause = numpy.zeros(int(generator.uniform(0.1, 0.8) * SAMPLE_RATE), dtype=numpy.int16)
+                samples += [clip.samples, pause]
+                tokens += clip.tokens
+                left -= len(clip.samples) + len(pause)
+        if samples:
+            batch.append(Clip("row", numpy.concatenate(samples), tuple(tokens)))
+    return batch
+
+
 def audio_of(batch: list[Clip]) -> torch.Tensor:
     """`[clips, samples]` in [-1, 1), lengthened with zeros."""
-    padded = numpy.zeros((len(batch), batch[0].padded), dtype=numpy.float32)
+    padded = numpy.zeros((len(batch), max(clip.padded for clip in batch)), dtype=numpy.float32)
     for row, clip in zip(padded, batch):
         row[: len(clip.samples)] = clip.samples
-    return torch.from_numpy(padded / 32768)
+    padded /= 32768
+    return torch.from_numpy(padded)
 
 
 def tokens_of(batch: list[Clip], begin: int, end: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Decoder input `[clips, tokens]`, begin token first, and whether each place counts (what follows the end does not)."""
     longest = max(len(clip.tokens) for clip in batch) + 1
-    inputs = torch.full((len(batch), longest), end)
-    counts = torch.zeros((len(batch), longest), dtype=torch.bool)
+    inputs = numpy.full((len(batch), longest), end)
+    counts = numpy.zeros((len(batch), longest), dtype=bool)
     for row, clip in enumerate(batch):
-        inputs[row, : len(clip.tokens) + 1] = torch.tensor((begin, *clip.tokens))
+        inputs[row, : len(clip.tokens) + 1] = (begin, *clip.tokens)
         counts[row, : len(clip.tokens) + 1] = True
-    return inputs, counts
+    return torch.from_numpy(inputs), torch.from_numpy(counts)

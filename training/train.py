@@ -2,7 +2,7 @@
 """Stage 3: distils the float model into the rounded one.
 
   python training/train.py training/config/small.toml                 # starts, or goes on where it was stopped
-  python training/train.py CONFIG --device cuda
+  python training/train.py CONFIG --device cuda --minutes 9           # the schedule in nine minutes, however many steps that makes
   torchrun --nnodes 2 --nproc-per-node 4 training/train.py CONFIG --device cuda
 
 The config names the teacher, the calibrated start, the data and the schedule. In the run's folder: `last.pt` (everything, to go on),
@@ -12,9 +12,13 @@ The config names the teacher, the calibrated start, the data and the schedule. I
 import argparse
 import json
 import os
+import queue
 import signal
+import sys
+import threading
 import time
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
@@ -24,12 +28,13 @@ from tqdm import tqdm
 
 from augment import augment, nothing_said
 from checkpoint import read_checkpoint
-from model import GRID, Student, multiplies_bf16, student_config
+from model import GRID, Rounded, Student, multiplies_bf16, student_config
 from moonshine import Moonshine
 from scheme import Rules
-from speech import Clip, audio_of, batches, keep_aside, load_clips, tokens_of
+from speech import Clip, audio_of, batches, keep_aside, load_clips, one_after_another, tokens_of
 
 HERE = Path(__file__).resolve().parent
+LOGGED = 10  # steps that a line of the log stands for
 
 
 class Run:
@@ -43,51 +48,73 @@ class Run:
         tensors, model_config, _ = read_checkpoint(teacher)
         self.teacher = Moonshine.from_checkpoint(tensors, model_config).to(device).requires_grad_(False)
         self.student = make_student(self.config, path).to(device)
-        self.clips = [clip for name in self.settings["data"] for clip in load_clips(HERE / "out" / "data" / name, teacher)]
-        self.clips, self.aside = keep_aside(self.clips, self.settings.get("longest", 20))
-        self.optimizer = torch.optim.AdamW(self.parameter_groups(), betas=(0.9, 0.98), weight_decay=0.0)
-        self.step, self.best, self.log, self.heard = 0, float("inf"), [], 0.0
+        load = lambda names: [clip for name in names for clip in load_clips(HERE / "out" / "data" / name, teacher)]  # noqa: E731
+        longest = self.settings.get("longest", 20)
+        self.clips, self.aside = keep_aside(load(self.settings["data"]), longest)
+        # Speech of other kinds: learnt from, not measured on.
+        self.more = [clip for clip in load(self.settings.get("more", [])) if clip.tokens and clip.seconds <= longest]
+        self.optimizer = torch.optim.AdamW(self.parameter_groups(), betas=(0.9, 0.98), weight_decay=0.0, fused=device.startswith("cuda"))
+        self.step, self.best, self.log, self.heard, self.seconds, self.minutes = 0, float("inf"), [], 0.0, 0.0, None
         self.average = {name: values.clone() for name, values in self.student.state_dict().items()}
+        self.sums, self.followed = torch.zeros(3, device=device), []
 
     def parameter_groups(self) -> list[dict]:
-        """Weights move slowly, the few scales, norms, biases and memories faster."""
-        rates = self.settings["rates"]
+        """Weights move slowly, the few scales, norms, biases and memories faster; weights that are rounded may have a rate of their own, and those
+        without one stay as they are."""
+        rates = {"rounded": self.settings["rates"]["weights"]} | self.settings["rates"]
         groups: dict[str, list] = {kind: [] for kind in rates}
         for name, parameter in self.student.named_parameters():
-            kind = "scales" if name.endswith(".scales") else "memory" if ".memory." in name else "weights" if parameter.dim() > 1 else "vectors"
+            kind = "scales" if name.endswith(".scales") else "memory" if ".memory." in name else "vectors" if parameter.dim() == 1 else "weights"
+            if kind == "weights" and isinstance(rounding_of(self.student, name), Rounded):
+                kind = "rounded"
             if rates.get(kind, 0) > 0:
                 groups[kind].append(parameter)
             else:
                 parameter.requires_grad_(False)
         return [{"params": parameters, "rate": rates[kind], "lr": 0.0} for kind, parameters in groups.items() if parameters]
 
-    def losses(self, batch: list[Clip], audio: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Divergence a token, error of the encoder states, cross entropy of the teacher's tokens."""
+    def losses(self, batch: list[Clip], audio: torch.Tensor, replace: float = 0.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Divergence a token, error of the encoder states, cross entropy of the teacher's tokens. Of the tokens that the decoders are fed, the
+        share `replace` is drawn anew from what the teacher holds possible there: new text for the same speech."""
         special = self.teacher.config["tokens"]
-        tokens, counts = (x.to(self.device) for x in tokens_of(batch, special["begin"], special["end"]))
+        tokens, counts = tokens_of(batch, special["begin"], special["end"])
+        # What comes next: the inputs, one place on, and the end token.
+        following = functional.pad(tokens[:, 1:], (0, 1), value=special["end"])[counts].to(self.device)
+        places, tokens = counts.flatten().nonzero()[:, 0].to(self.device), tokens.to(self.device)
+
+        def logits(model, encoded):
+            return model.decoder(tokens, model.decoder.start(encoded)).flatten(0, 1)[places].float().log_softmax(-1)
+
         bf16 = self.student.training and self.settings.get("bf16", True) and multiplies_bf16(self.device)
         with torch.autocast(self.device.split(":")[0], torch.bfloat16, enabled=bf16):
             with torch.no_grad():
                 known = self.teacher.encoder(self.teacher.frontend(audio))
-                wanted = self.teacher.decoder(tokens, self.teacher.decoder.start(known))[counts]
+                wanted = logits(self.teacher, known)
+                if replace:
+                    drawn = tokens.clone()
+                    drawn.view(-1)[places] = torch.multinomial(wanted.exp(), 1)[:, 0]
+                    # What was drawn is fed one place on; the begin token stays.
+                    chosen = torch.rand(tokens[:, 1:].shape, device=self.device) < replace
+                    tokens = torch.cat((tokens[:, :1], torch.where(chosen, drawn[:, :-1], tokens[:, 1:])), 1)
+                    wanted = logits(self.teacher, known)
             encoded = self.student.encoder(self.student.frontend(audio))
-            logits = self.student.decoder(tokens, self.student.decoder.start(encoded))[counts]
-        wanted, logits = wanted.float().log_softmax(-1), logits.float().log_softmax(-1)
-        divergence = (wanted.exp() * (wanted - logits)).sum(-1).mean()
+            given = logits(self.student, encoded)
+        divergence = (wanted.exp() * (wanted - given)).sum(-1).mean()
         states = (encoded.float() - known.float()).square().mean() / known.float().square().mean()
-        # What comes next: the inputs, one place on, and the end token.
-        following = functional.pad(tokens[:, 1:], (0, 1), value=special["end"])[counts]
-        return divergence, states, functional.nll_loss(logits, following)
+        return divergence, states, functional.nll_loss(given, following)
 
     @torch.no_grad()
     def follow(self) -> None:
         """The average over the last steps: rounding makes single steps jump."""
         share = 1 - min(self.settings.get("average", 0.97), self.step / (self.step + 10))
-        for name, values in self.student.state_dict().items():
-            if values.is_floating_point():
-                self.average[name].lerp_(values, share)
-            else:
-                self.average[name].copy_(values)
+        if not self.followed:
+            # Found once: the tensors stay the same ones.
+            pairs = [(self.average[name], values) for name, values in self.student.state_dict().items()]
+            self.followed = [[pair for pair in pairs if pair[0].is_floating_point() == floats] for floats in (True, False)]
+        floats, others = self.followed
+        torch._foreach_lerp_([kept for kept, _ in floats], [values for _, values in floats], share)
+        for kept, values in others:
+            kept.copy_(values)
 
     @torch.no_grad()
     def validate(self) -> tuple[float, float]:
@@ -104,39 +131,60 @@ class Run:
         self.student.train()
         return tuple((sums / clips).tolist())
 
+    def done(self) -> float:
+        """How much of the schedule lies behind, 0 to 1."""
+        if self.minutes:
+            return min(1.0, self.seconds / 60 / self.minutes)
+        return min(1.0, self.step / self.settings["steps"])
+
     def rate(self) -> float:
-        """Warm-up, then a cosine to a tenth."""
-        done = self.step / self.settings["steps"]
+        """Warm-up, then a cosine to a fiftieth."""
         warm = min(1.0, (self.step + 1) / self.settings.get("warm_up", 20))
-        return warm * (0.1 + 0.9 * 0.5 * (1 + numpy.cos(numpy.pi * min(1.0, done))))
+        return warm * (0.02 + 0.98 * 0.5 * (1 + numpy.cos(numpy.pi * self.done())))
+
+    def heard_batches(self) -> Iterator[tuple[list[Clip], torch.Tensor, numpy.random.Generator]]:
+        """Clips, their audio, and a generator for what is done to it, from the step on at which the run is."""
+        settings, step = self.settings, self.step
+        while True:
+            generator = numpy.random.default_rng((settings.get("seed", 1), step, self.rank))
+            chosen = generator.permutation(len(self.more))[: int(settings.get("more_share", 1.0) * len(self.more))]
+            clips = self.clips + [self.more[index] for index in chosen]
+            for batch in batches(clips, settings["batch_seconds"], generator)[self.rank :: self.workers]:
+                if generator.random() < settings.get("rows", 0.0):
+                    batch = one_after_another(clips, settings["batch_seconds"], settings.get("longest", 20), generator)
+                if generator.random() < settings.get("nothing_said", 0.0):
+                    # The teacher hears words where nobody speaks; the student is told that there are none.
+                    batch = [Clip("nothing", nothing_said(generator, len(batch[0].samples))) for _ in batch]
+                audio = audio_of(batch)
+                yield batch, audio.pin_memory() if self.device.startswith("cuda") else audio, generator.spawn(1)[0]
+                step += 1
 
     def train(self) -> None:
         settings = self.settings
-        with tqdm(total=self.stop, initial=self.step, unit="step", disable=self.rank > 0) as bar:
+        with tqdm(total=None if self.minutes else self.stop, initial=self.step, unit="step", disable=self.rank > 0) as bar:
             if self.step == 0:
                 self.report(bar, *self.validate())
-            while self.step < self.stop:
-                generator = numpy.random.default_rng((settings.get("seed", 1), self.step, self.rank))
-                for batch in batches(self.clips, settings["batch_seconds"], generator)[self.rank :: self.workers]:
-                    self.update(batch, generator)
-                    bar.update()
-                    bar.set_postfix(self.recent, refresh=False)
-                    if self.step % settings.get("validate_every", 50) == 0 or self.step == self.stop:
-                        self.report(bar, *self.validate())
-                    if self.step >= self.stop:
-                        return
+            for batch in ahead(self.heard_batches(), 8 if self.device.startswith("cuda") else 1):
+                self.update(*batch)
+                bar.update()
+                ended = self.done() >= 1 or self.step >= self.stop
+                if self.step % LOGGED == 0:
+                    bar.set_postfix(self.recent(), refresh=False)
+                if self.step % settings.get("validate_every", 50) == 0 or ended:
+                    self.report(bar, *self.validate())
+                if ended:
+                    return
 
-    def update(self, batch: list[Clip], generator: numpy.random.Generator) -> None:
+    def update(self, batch: list[Clip], audio: torch.Tensor, generator: numpy.random.Generator) -> None:
         began = time.monotonic()
-        weights = self.settings["losses"]
-        if "prune_steps" in self.settings and self.step <= self.settings["prune_steps"] and self.step % self.settings.get("prune_every", 10) == 0:
-            self.student.prune(self.step / self.settings["prune_steps"])
-        if generator.random() < self.settings.get("nothing_said", 0.0):
-            # The teacher hears words where nobody speaks; the student is told that there are none.
-            batch = [Clip("nothing", nothing_said(generator, len(batch[0].samples))) for _ in batch]
-            weights = {"divergence": 0.0, "entropy": 0.1}
-        audio = augment(audio_of(batch).to(self.device), generator, self.settings.get("augment", 0.0))
-        divergence, states, entropy = self.losses(batch, audio)
+        weights, replace = self.settings["losses"], self.settings.get("replace", 0.0)
+        if "prune_until" in self.settings and self.step % self.settings.get("prune_every", 10) == 0:
+            self.student.prune(self.done() / self.settings["prune_until"])
+        if batch[0].name == "nothing":
+            weights, replace = {"divergence": 0.0, "entropy": 0.1}, 0.0
+        share = self.settings.get("augment", 0.0)
+        audio = augment(audio.to(self.device, non_blocking=True), generator, share, self.settings.get("speed", share))
+        divergence, states, entropy = self.losses(batch, audio, replace)
         loss = weights.get("divergence", 1.0) * divergence + weights.get("states", 0) * states + weights.get("entropy", 0) * entropy
         loss.backward()
         if self.workers > 1:
@@ -152,11 +200,15 @@ class Run:
         self.step += 1
         self.follow()
         self.heard += sum(clip.seconds for clip in batch) * self.workers
-        self.recent = {"divergence": f"{float(divergence):.4f}", "states": f"{float(states):.4f}"}
-        if "divergence" in weights:
-            return
-        self.log.append({"step": self.step, "divergence": float(divergence), "states": float(states), "entropy": float(entropy),
-                         "seconds": round(time.monotonic() - began, 2)})
+        self.sums += torch.stack((divergence, states, entropy)).detach()
+        self.seconds += time.monotonic() - began
+
+    def recent(self) -> dict[str, str]:
+        """Means of the steps since it was last asked, which also go to the log."""
+        divergence, states, entropy = (self.sums / LOGGED).tolist()
+        self.sums.zero_()
+        self.log.append({"step": self.step, "divergence": divergence, "states": states, "entropy": entropy, "minutes": round(self.seconds / 60, 2)})
+        return {"divergence": f"{divergence:.4f}", "states": f"{states:.4f}"}
 
     def report(self, bar, divergence: float, states: float) -> None:
         if self.rank > 0:
@@ -170,7 +222,7 @@ class Run:
 
     def save(self) -> None:
         state = {"student": self.student.state_dict(), "average": self.average, "optimizer": self.optimizer.state_dict(), "step": self.step,
-                 "best": self.best, "heard": self.heard, "log": self.log}
+                 "best": self.best, "heard": self.heard, "seconds": self.seconds, "log": self.log}
         # Never half a file, whenever it is stopped.
         torch.save(state, self.folder / "last.tmp")
         (self.folder / "last.tmp").replace(self.folder / "last.pt")
@@ -183,8 +235,27 @@ class Run:
             state = torch.load(path, map_location=self.device, weights_only=True)
             self.student.load_state_dict(state["student"])
             self.optimizer.load_state_dict(state["optimizer"])
-            for name in ("average", "step", "best", "heard", "log"):
+            for name in ("average", "step", "best", "heard", "seconds", "log"):
                 setattr(self, name, state[name])
+
+
+def rounding_of(student: Student, name: str) -> torch.nn.Module | None:
+    """The parametrization of a parameter."""
+    module, _, rest = name.partition(".parametrizations.")
+    return student.get_submodule(module).parametrizations.weight[0] if rest else None
+
+
+def ahead(items: Iterator, count: int) -> Iterator:
+    """The same items, up to `count` of them made in a thread of its own before they are asked for."""
+    made: queue.Queue = queue.Queue(count)
+
+    def make():
+        for item in items:
+            made.put(item)
+
+    threading.Thread(target=make, daemon=True).start()
+    while True:
+        yield made.get()
 
 
 def make_student(config: dict, path: Path) -> Student:
@@ -200,7 +271,7 @@ def make_student(config: dict, path: Path) -> Student:
         student.share(config["share"]["layers"], config["share"].get("residual_rank", 0))
     rules = Rules(config["weights"])
     student.round_weights(rules, grids)
-    exact, _, _ = read_checkpoint(HERE / "out" / config["teacher"])
+    exact, _, _ = read_checkpoint(HERE / "out" / config.get("floats", config["teacher"]))
     student.start_from({name: torch.from_numpy(values) for name, values in exact.items()})
     if config["train"].get("round_inputs", True):
         student.round_inputs(rules)
@@ -231,6 +302,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--stop", type=int, help="stop at this step of the schedule")
+    parser.add_argument("--minutes", type=float, help="how long the schedule takes, in place of the config's steps")
     arguments = parser.parse_args()
 
     torch.set_num_threads(arguments.threads)
@@ -243,7 +315,8 @@ def main() -> None:
             torch.cuda.set_device(arguments.device)
     run = Run(arguments.config, arguments.device)
     run.resume()
-    run.stop = min(run.settings["steps"], arguments.stop or run.settings["steps"])
+    run.minutes = arguments.minutes
+    run.stop = arguments.stop or (sys.maxsize if run.minutes else run.settings["steps"])
     # Stopped by a shell or a scheduler as by Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
