@@ -202,6 +202,11 @@ class Run:
         self.heard += sum(clip.seconds for clip in batch) * self.workers
         self.sums += torch.stack((divergence, states, entropy)).detach()
         self.seconds += time.monotonic() - began
+        if self.workers > 1 and self.minutes:
+            # All stop at the same step: when the first one's time is up.
+            seconds = torch.tensor(self.seconds, device=self.device)
+            torch.distributed.all_reduce(seconds, torch.distributed.ReduceOp.MAX)
+            self.seconds = float(seconds)
 
     def recent(self) -> dict[str, str]:
         """Means of the steps since it was last asked, which also go to the log."""
