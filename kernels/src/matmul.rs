@@ -1,8 +1,6 @@
 //! Int8 rows times int8 or int4 weights, dense or in blocks, to floats.
 
-use kinglet_model_format::{
-    INPUT_PAD, Int4Matrix, Int8Matrix, OUTPUT_BLOCK, SparseInt4Matrix, SparseInt8Matrix, round_up,
-};
+use kinglet_model_format::{INPUT_PAD, Int4Matrix, Int8Matrix, SparseInt4Matrix, SparseInt8Matrix, round_up};
 
 use crate::arch;
 use crate::{KernelError, Kernels, QuantizedRows};
@@ -70,9 +68,9 @@ impl Kernels {
     }
 
     /// Bytes of `room` for [`matmul_int4`](Self::matmul_int4) and [`matmul_sparse_int4`](Self::matmul_sparse_int4): with few rows weights are unpacked in registers, with more 16
-    /// outputs at a time become int8 once for all rows, with multipliers of two bytes for each 16 inputs behind them.
+    /// outputs at a time become int8 or int16 once for all rows. On some processors the rows themselves are written there too, as int16.
     pub const fn int4_room(rows: usize, inputs: usize) -> usize {
-        if rows < LEAST_UNPACKED { 0 } else { (OUTPUT_BLOCK + 2) * round_up(inputs, INPUT_PAD) }
+        if rows < LEAST_UNPACKED { 0 } else { arch::int4_room(rows) * round_up(inputs, INPUT_PAD) }
     }
 
     /// [`matmul`](Self::matmul) with block-sparse int8 weights: what is not stored counts as zero.

@@ -45,6 +45,11 @@ pub(crate) fn matmul(kernels: Kernels, matmul: Matmul<'_>) {
     }
 }
 
+/// Bytes of the room for each input of a product of `rows` rows with int4 weights, where these are enough to unpack weights for.
+pub(crate) const fn int4_room(rows: usize) -> usize {
+    native::int4_room(rows)
+}
+
 /// `room` holds a panel of int8 weights where there are rows enough to unpack one.
 pub(crate) fn matmul_int4<'a>(kernels: Kernels, matmul: Matmul<'a, Int4Matrix<'a>>, room: &mut [i8]) {
     match kernels.instruction_set() {

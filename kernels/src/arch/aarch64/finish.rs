@@ -1,11 +1,9 @@
 //! From sums to floats, the same for every AArch64 kernel.
 
 use core::arch::aarch64::{
-    float32x4_t, int32x4_t, vcvtq_f32_s32, vdupq_lane_f32, vdupq_n_f32, vfmaq_f32, vld1_f32, vld1q_f32,
-    vmulq_f32, vst1q_f32,
+    float32x4_t, int32x4_t, vcvtq_f32_s32, vdupq_n_f32, vfmaq_f32, vld1q_f32, vmulq_f32, vst1q_f32,
 };
 use core::arch::asm;
-use core::mem::MaybeUninit;
 
 use crate::arch::panel::Panel;
 
@@ -32,39 +30,6 @@ pub(super) unsafe fn finish_row<const VECTORS: usize>(
         }
         let out = panel.out.add(row * panel.out_stride).wrapping_add(first);
         store(out, panel.width.saturating_sub(first), results);
-    }
-}
-
-/// Scales the sums of `row` and the row behind it, all 16 outputs of the panel, adds the bias and stores them: scales and bias
-/// are read once for both.
-///
-/// # Safety
-/// `row + 1 < panel.rows`.
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) unsafe fn finish_two_rows(panel: &Panel<'_>, row: usize, sums: [[int32x4_t; 4]; 2]) {
-    // SAFETY: the rows exist, so their scales do, and `width` floats may be written at the place of each; where outputs are
-    // missing results go by way of `edge`.
-    unsafe {
-        let row_scales = vld1_f32(panel.row_scales.add(row));
-        let row_scales = [vdupq_lane_f32::<0>(row_scales), vdupq_lane_f32::<1>(row_scales)];
-        let scales: [_; 4] = core::array::from_fn(|vector| vld1q_f32(panel.scales.add(4 * vector)));
-        let bias: [_; 4] = core::array::from_fn(|vector| vld1q_f32(panel.bias.as_ptr().add(4 * vector)));
-        let mut edge = MaybeUninit::<[f32; 32]>::uninit();
-        let out = panel.out.add(row * panel.out_stride);
-        let whole = panel.width == 16;
-        let (target, stride) = if whole { (out, panel.out_stride) } else { (edge.as_mut_ptr().cast(), 16) };
-        for (index, (row_scale, sums)) in row_scales.into_iter().zip(sums).enumerate() {
-            let target = target.add(index * stride);
-            for (vector, sums) in sums.into_iter().enumerate() {
-                let scale = vmulq_f32(row_scale, scales[vector]);
-                vst1q_f32(target.add(4 * vector), vfmaq_f32(bias[vector], vcvtq_f32_s32(sums), scale));
-            }
-        }
-        if !whole {
-            store_edge(out, panel.width, edge.as_ptr().cast());
-            store_edge(out.add(panel.out_stride), panel.width, edge.as_ptr().cast::<float32x4_t>().add(4));
-        }
     }
 }
 

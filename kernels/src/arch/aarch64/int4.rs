@@ -1,9 +1,9 @@
 //! What every AArch64 kernel for int4 weights needs.
 
 use core::arch::aarch64::{
-    int8x16_t, int16x8_t, int32x4_t, uint8x8_t, uint8x16_t, vand_u8, vdup_n_u8, vdupq_n_u8, vget_low_u16,
-    vld1_u8, vld1q_u8, vmlaq_s32, vmovl_high_u16, vmovl_u8, vmovl_u16, vreinterpretq_s8_u8,
-    vreinterpretq_s16_u16, vreinterpretq_s32_u32, vshlq_n_s8, vshr_n_u8, vshrq_n_s8, vshrq_n_s32,
+    int16x8_t, int32x4_t, uint8x8_t, vand_u8, vdup_n_u8, vdupq_n_u8, vget_low_u16, vld1_u8, vld1q_u8,
+    vmlaq_s32, vmovl_high_u16, vmovl_u8, vmovl_u16, vreinterpretq_s16_u16, vreinterpretq_s32_u32, vshr_n_u8,
+    vshrq_n_s32,
 };
 use core::arch::asm;
 
@@ -44,14 +44,6 @@ pub(super) unsafe fn multipliers_32(place: *const u8) -> [int32x4_t; 4] {
     let [low, high] = unsafe { halves(place) }.map(|half| vmovl_u8(half));
     [vmovl_u16(vget_low_u16(low)), vmovl_high_u16(low), vmovl_u16(vget_low_u16(high)), vmovl_high_u16(high)]
         .map(|lanes| vreinterpretq_s32_u32(lanes))
-}
-
-/// The weights in the low and in the high halves of bytes, without their multipliers.
-#[inline]
-#[target_feature(enable = "neon")]
-pub(super) fn steps(packed: uint8x16_t) -> [int8x16_t; 2] {
-    let packed = vreinterpretq_s8_u8(packed);
-    [vshrq_n_s8::<4>(vshlq_n_s8::<4>(packed)), vshrq_n_s8::<4>(packed)]
 }
 
 /// Adds the sums of a group, given 16 times as large, times their multipliers to the totals.

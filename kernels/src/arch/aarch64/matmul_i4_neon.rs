@@ -10,26 +10,31 @@ use core::arch::asm;
 use kinglet_model_format::Int4Matrix;
 
 use super::finish::finish_row;
-use super::matmul_i4_neon_quad::{lay_out, multiply_quads};
+use super::matmul_i4_neon_rows::{self as wide, multiply_rows, widen_rows};
 use crate::arch::int4_panel::{Group, Int4Panel};
 use crate::matmul::Matmul;
 
 /// Inputs whose products fit an int16 sum.
 pub(super) const PIECE: usize = 32;
 
-/// Rows in fours take a panel that is laid out for all of them in `room`, the 1 to 3 behind them, in plain order, the weights
-/// as they are.
+/// Rows in fours take a panel that is laid out for all of them in `room`, behind which are these rows as int16; the 1 to 3 behind
+/// them, in plain order, take the weights as they are.
 ///
-/// `room` has 18 times the inputs where there are four rows.
+/// `room` has as many bytes for each input as [`wide::room`] says where there are four rows.
 #[target_feature(enable = "neon")]
 pub(super) fn matmul_i4_block16x4_neon<'a>(matmul: Matmul<'a, Int4Matrix<'a>>, room: &mut [i8]) {
     let rows = matmul.rows.rows();
+    let inputs = matmul.rows.padded_inputs();
     let quad_rows = rows / 4 * 4;
+    let weights = room.as_mut_ptr();
+    let values = weights.wrapping_add(wide::room(0) * inputs);
+    // SAFETY: with four rows the room is large enough.
+    unsafe { widen_rows(matmul.rows.values().as_ptr(), quad_rows, inputs, values) }
     for panel in matmul.panels() {
         // SAFETY: the panel's own invariants; with four rows the room is large enough; the rows behind stand in plain order.
         unsafe {
             if quad_rows > 0 {
-                multiply_quads(&panel, lay_out(&panel, room.as_mut_ptr()));
+                multiply_rows(&panel, values, weights);
             }
             for row in quad_rows..rows {
                 multiply_row(&panel, row);
@@ -38,12 +43,17 @@ pub(super) fn matmul_i4_block16x4_neon<'a>(matmul: Matmul<'a, Int4Matrix<'a>>, r
     }
 }
 
+/// Inputs of a stretch.
+#[inline(always)]
+pub(super) fn stretch(panel: &Int4Panel<'_>) -> usize {
+    if panel.group_inputs.is_multiple_of(PIECE) { panel.panel.inputs } else { panel.group_inputs }
+}
+
 /// Stretches of inputs, each cut into pieces of 32 and perhaps one of 16 at its end: a group or several, so that no piece has
 /// inputs of two.
 #[inline(always)]
 pub(super) fn stretches(panel: &Int4Panel<'_>) -> impl Iterator<Item = Group> + use<> {
-    let whole = panel.group_inputs.is_multiple_of(PIECE);
-    panel.cut(if whole { panel.panel.inputs } else { panel.group_inputs })
+    panel.cut(stretch(panel))
 }
 
 /// Sums of int16, in two registers, of one more register of weights each.
@@ -55,8 +65,6 @@ macro_rules! multiply {
         )+)
     };
 }
-
-pub(super) use multiply;
 
 /// 8 inputs, in `$x` and `$y`, x 16 outputs: registers of weights are unpacked in two, the first by way of another.
 macro_rules! multiply_8 {

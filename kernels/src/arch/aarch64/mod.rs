@@ -9,7 +9,7 @@ mod matmul_i4;
 mod matmul_i4_dotprod;
 mod matmul_i4_dotprod_row;
 mod matmul_i4_neon;
-mod matmul_i4_neon_quad;
+mod matmul_i4_neon_rows;
 mod matmul_i8_dotprod;
 mod matmul_i8_dotprod_wide;
 mod matmul_i8_i8mm;
@@ -27,6 +27,11 @@ use crate::arch::scalar;
 use crate::matmul::Matmul;
 use crate::quantize::Quantization;
 use crate::{InstructionSet, Kernels};
+
+/// Bytes of the room for each input of a product of `rows` rows with int4 weights: what takes most of it.
+pub(crate) const fn int4_room(rows: usize) -> usize {
+    matmul_i4_neon_rows::room(rows)
+}
 
 pub(crate) fn dispatch_quantize_rows(kernels: Kernels, quantization: Quantization<'_>) {
     match kernels.instruction_set() {

@@ -30,6 +30,11 @@ mod native {
         false
     }
 
+    /// Weights are taken as they are.
+    pub(crate) const fn int4_room(_: usize) -> usize {
+        0
+    }
+
     pub(crate) fn dispatch_quantize_rows(_: Kernels, quantization: Quantization<'_>) {
         super::quantize_rows(quantization);
     }

@@ -8,7 +8,7 @@ mod matmul_sparse_avx2;
 mod quantize;
 mod sparse_avx512vnni;
 
-use kinglet_model_format::{Int4Matrix, SparseInt4Matrix, SparseInt8Matrix};
+use kinglet_model_format::{Int4Matrix, OUTPUT_BLOCK, SparseInt4Matrix, SparseInt8Matrix};
 
 use crate::arch::scalar;
 use crate::matmul::Matmul;
@@ -32,6 +32,11 @@ pub(crate) fn exists(set: InstructionSet) -> bool {
         }
         _ => false,
     }
+}
+
+/// Bytes of the room for each input of a product of any rows with int4 weights: those of a panel as int8.
+pub(crate) const fn int4_room(_: usize) -> usize {
+    OUTPUT_BLOCK
 }
 
 pub(crate) fn dispatch_quantize_rows(kernels: Kernels, quantization: Quantization<'_>) {

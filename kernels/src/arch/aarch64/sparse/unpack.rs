@@ -1,16 +1,17 @@
 //! A row of blocks of int4 weights as int8 weights, their multipliers included.
 
 use core::arch::aarch64::{
-    int8x16_t, vcombine_u8, vdupq_lane_u8, vdupq_n_s8, vld1_u8, vld1q_u8, vmulq_s8, vreinterpretq_s8_s64,
-    vreinterpretq_s8_u8, vreinterpretq_s8_u16, vreinterpretq_s64_s8, vreinterpretq_u16_u8, vst1q_s8,
-    vzip1q_s64, vzip1q_u8, vzip1q_u16, vzip2q_u8, vzip2q_u16,
+    int8x16_t, uint8x16_t, vcombine_u8, vdupq_lane_u8, vdupq_n_s8, vld1_u8, vld1q_u8, vmulq_s8,
+    vreinterpretq_s8_s64, vreinterpretq_s8_u8, vreinterpretq_s8_u16, vreinterpretq_s64_s8,
+    vreinterpretq_u16_u8, vshlq_n_s8, vshrq_n_s8, vst1q_s8, vzip1q_s64, vzip1q_u8, vzip1q_u16, vzip2q_u8,
+    vzip2q_u16,
 };
 
 use kinglet_model_format::BlockShape;
 
 use super::multipliers_of_4;
 use super::product::Strip;
-use crate::arch::aarch64::int4::{halves, steps};
+use crate::arch::aarch64::int4::halves;
 
 /// Writes the weights of a strip of blocks of `shape` to `room` as those of an int8 matrix.
 ///
@@ -43,6 +44,14 @@ pub(super) unsafe fn unpack<const WIDE: bool>(strip: &Strip<'_>, shape: BlockSha
             target = target.add(shape.weights());
         }
     }
+}
+
+/// The weights in the low and in the high halves of bytes, without their multipliers.
+#[inline]
+#[target_feature(enable = "neon")]
+fn steps(packed: uint8x16_t) -> [int8x16_t; 2] {
+    let packed = vreinterpretq_s8_u8(packed);
+    [vshrq_n_s8::<4>(vshlq_n_s8::<4>(packed)), vshrq_n_s8::<4>(packed)]
 }
 
 /// The multipliers of a group beside the weights of a block, from output `lane` of 16 on.
