@@ -48,15 +48,17 @@ class Run:
         tensors, model_config, _ = read_checkpoint(teacher)
         self.teacher = Moonshine.from_checkpoint(tensors, model_config).to(device).requires_grad_(False)
         self.student = make_student(self.config, path).to(device)
-        load = lambda names: [clip for name in names for clip in load_clips(HERE / "out" / "data" / name, teacher)]  # noqa: E731
         longest = self.settings.get("longest", 20)
-        self.clips, self.aside = keep_aside(load(self.settings["data"]), longest)
-        # Speech of other kinds: learnt from, not measured on.
-        self.more = [clip for clip in load(self.settings.get("more", [])) if clip.tokens and clip.seconds <= longest]
+        # `more` is speech of other kinds: learnt from, not measured on.
+        clips, more = (
+            [clip for name in self.settings.get(kind, []) for clip in load_clips(HERE / "out" / "data" / name, teacher)] for kind in ("data", "more")
+        )
+        self.clips, self.aside = keep_aside(clips, longest)
+        self.more = [clip for clip in more if clip.tokens and clip.seconds <= longest]
         self.optimizer = torch.optim.AdamW(self.parameter_groups(), betas=(0.9, 0.98), weight_decay=0.0, fused=device.startswith("cuda"))
         self.step, self.best, self.log, self.heard, self.seconds, self.minutes = 0, float("inf"), [], 0.0, 0.0, None
         self.average = {name: values.clone() for name, values in self.student.state_dict().items()}
-        self.sums, self.followed = torch.zeros(3, device=device), []
+        self.sums, self.followed = torch.zeros(4, device=device), []
 
     def parameter_groups(self) -> list[dict]:
         """Weights move slowly, the few scales, norms, biases and memories faster; weights that are rounded may have a rate of their own, and those
@@ -200,7 +202,8 @@ class Run:
         self.step += 1
         self.follow()
         self.heard += sum(clip.seconds for clip in batch) * self.workers
-        self.sums += torch.stack((divergence, states, entropy)).detach()
+        if "divergence" not in weights:
+            self.sums += torch.stack((divergence, states, entropy, torch.ones_like(states))).detach()
         self.seconds += time.monotonic() - began
         if self.workers > 1 and self.minutes:
             # All stop at the same step: when the first one's time is up.
@@ -209,8 +212,8 @@ class Run:
             self.seconds = float(seconds)
 
     def recent(self) -> dict[str, str]:
-        """Means of the steps since it was last asked, which also go to the log."""
-        divergence, states, entropy = (self.sums / LOGGED).tolist()
+        """Means of the steps with speech since it was last asked, which also go to the log."""
+        divergence, states, entropy, _ = (self.sums / self.sums[3].clamp(min=1)).tolist()
         self.sums.zero_()
         self.log.append({"step": self.step, "divergence": divergence, "states": states, "entropy": entropy, "minutes": round(self.seconds / 60, 2)})
         return {"divergence": f"{divergence:.4f}", "states": f"{states:.4f}"}
@@ -251,16 +254,22 @@ def rounding_of(student: Student, name: str) -> torch.nn.Module | None:
 
 
 def ahead(items: Iterator, count: int) -> Iterator:
-    """The same items, up to `count` of them made in a thread of its own before they are asked for."""
+    """The same items, up to `count` of them made in a thread of its own before they are asked for; what stops that thread is raised here."""
     made: queue.Queue = queue.Queue(count)
 
     def make():
-        for item in items:
-            made.put(item)
+        try:
+            for item in items:
+                made.put((item, None))
+        except Exception as error:  # of whatever kind
+            made.put((None, error))
 
     threading.Thread(target=make, daemon=True).start()
     while True:
-        yield made.get()
+        item, error = made.get()
+        if error is not None:
+            raise error
+        yield item
 
 
 def make_student(config: dict, path: Path) -> Student:
