@@ -16,7 +16,7 @@ use kinglet_model_format::{
 /// Frames that one step of the frontend makes.
 pub(crate) const FRONTEND_FRAMES: usize = 64;
 /// Rows that go through a matrix together, so that a weight that is read once serves them all.
-pub(crate) const ROWS: usize = 128;
+pub(crate) const ROWS: usize = 104;
 /// Frames that a stream drops from its caches at a time.
 pub(crate) const KEPT_STEP: usize = 4;
 /// Most hypotheses of a beam.
