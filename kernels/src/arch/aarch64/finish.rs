@@ -33,6 +33,32 @@ pub(super) unsafe fn finish_row<const VECTORS: usize>(
     }
 }
 
+/// Four rows of 8 sums each to floats in assembly, as `finish_row` makes them: the scales of the outputs are in v0 and v1, and the bias
+/// is loaded where the result is to be, which saves a move.
+macro_rules! finish_4 {
+    ($($lane:literal $a:literal $b:literal),+) => {
+        concat!("ldr q2, [{row_scales}], #16\n", $(
+            "ldp q4, q5, [{bias}]\n",
+            "fmul v6.4s, v0.4s, v2.s[", $lane, "]\n",
+            "fmul v7.4s, v1.4s, v2.s[", $lane, "]\n",
+            "scvtf ", $a, ".4s, ", $a, ".4s\n",
+            "scvtf ", $b, ".4s, ", $b, ".4s\n",
+            "fmla v4.4s, ", $a, ".4s, v6.4s\n",
+            "fmla v5.4s, ", $b, ".4s, v7.4s\n",
+            "st1 {{v4.4s, v5.4s}}, [{out}], {stride}\n",
+        )+)
+    };
+}
+pub(super) use finish_4;
+
+/// Zero in each register.
+macro_rules! clear {
+    ($($sum:literal)+) => {
+        concat!($("movi ", $sum, ".4s, #0\n"),+)
+    };
+}
+pub(super) use clear;
+
 /// Sums of 2 rows x 2 outputs, twice, as 4 outputs of each row. Intrinsics for this become moves and inserts as well.
 #[inline]
 #[target_feature(enable = "neon")]

@@ -10,6 +10,7 @@ use core::arch::aarch64::{
 use core::arch::asm;
 use core::mem::MaybeUninit;
 
+use super::finish::{clear, finish_4};
 use super::int4::multipliers_16;
 use super::matmul_i4_neon::{PIECE, stretch, stretches};
 use crate::arch::int4_panel::Int4Panel;
@@ -188,30 +189,6 @@ macro_rules! add_piece {
             "smlal ", $low, ".4s, ", $sum, ".4h, v0.4h\n",
             "smlal2 ", $high, ".4s, ", $sum, ".8h, v0.8h\n",
         )+)
-    };
-}
-
-/// Four rows to floats, as `finish_row` makes them: the scales of the outputs are in v0 and v1, and the bias is loaded where the
-/// result is to be, which saves a move.
-macro_rules! finish_4 {
-    ($($lane:literal $low:literal $high:literal),+) => {
-        concat!("ldr q2, [{row_scales}], #16\n", $(
-            "ldp q4, q5, [{bias}]\n",
-            "fmul v6.4s, v0.4s, v2.s[", $lane, "]\n",
-            "fmul v7.4s, v1.4s, v2.s[", $lane, "]\n",
-            "scvtf ", $low, ".4s, ", $low, ".4s\n",
-            "scvtf ", $high, ".4s, ", $high, ".4s\n",
-            "fmla v4.4s, ", $low, ".4s, v6.4s\n",
-            "fmla v5.4s, ", $high, ".4s, v7.4s\n",
-            "st1 {{v4.4s, v5.4s}}, [{out}], {stride}\n",
-        )+)
-    };
-}
-
-/// Zero in each register.
-macro_rules! clear {
-    ($($sum:literal)+) => {
-        concat!($("movi ", $sum, ".4s, #0\n"),+)
     };
 }
 

@@ -3,6 +3,7 @@
 
 use core::arch::asm;
 
+use super::finish::{clear, finish_4};
 use crate::arch::panel::Panel;
 
 /// Rows of a tile.
@@ -32,30 +33,6 @@ macro_rules! multiply_8 {
             multiply_4!("v4" "v0" "v1": 0 "v24" "v25", 1 "v26" "v27", 2 "v28" "v29", 3 "v30" "v31"),
             multiply_4!("v5" "v2" "v3": 0 "v24" "v25", 1 "v26" "v27", 2 "v28" "v29", 3 "v30" "v31"),
         )
-    };
-}
-
-/// Four rows to floats, as `finish_row` makes them: the scales of the outputs are in v0 and v1, and the bias is loaded where the
-/// result is to be, which saves a move.
-macro_rules! finish_4 {
-    ($($lane:literal $a:literal $b:literal),+) => {
-        concat!("ldr q2, [{row_scales}], #16\n", $(
-            "ldp q4, q5, [{bias}]\n",
-            "fmul v6.4s, v0.4s, v2.s[", $lane, "]\n",
-            "fmul v7.4s, v1.4s, v2.s[", $lane, "]\n",
-            "scvtf ", $a, ".4s, ", $a, ".4s\n",
-            "scvtf ", $b, ".4s, ", $b, ".4s\n",
-            "fmla v4.4s, ", $a, ".4s, v6.4s\n",
-            "fmla v5.4s, ", $b, ".4s, v7.4s\n",
-            "st1 {{v4.4s, v5.4s}}, [{out}], {stride}\n",
-        )+)
-    };
-}
-
-/// Zero in each register.
-macro_rules! clear {
-    ($($sum:literal)+) => {
-        concat!($("movi ", $sum, ".4s, #0\n"),+)
     };
 }
 
