@@ -2,6 +2,7 @@
 """Stage 2a: keeps the pieces of the vocabulary that English needs, chosen on text that is not test text.
 
   python training/trim_vocabulary.py 12000                 # training/out/moonshine-tiny-en -> training/out/moonshine-tiny-en-12000
+  python training/trim_vocabulary.py 18000 --power 0.7 --texts training/out/sentences.txt
 
 Always kept: special tokens, single bytes, Latin letters, digits, punctuation, pieces of at most two letters. The rest by how often
 they are needed: word frequencies (PyPI wordfreq) and what was said or heard in the training folders. Kept pieces get new
@@ -34,6 +35,8 @@ def main() -> None:
     parser.add_argument("pieces", type=int)
     parser.add_argument("--checkpoint", type=Path, default=HERE / "out" / "moonshine-tiny-en")
     parser.add_argument("--heard", type=Path, nargs="*", default=[], help="NAME.jsonl of prepare.py, training folders only")
+    parser.add_argument("--texts", type=Path, nargs="*", default=[], help="sentences, a line each, as sentences.py writes them")
+    parser.add_argument("--power", type=float, default=0.5, help="of a count, 0 to 1: how much more a frequent piece is worth than a rare one")
     parser.add_argument("--wheels", type=Path)
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
@@ -41,7 +44,7 @@ def main() -> None:
     tensors, config, vocabulary = read_checkpoint(arguments.checkpoint)
     wheel = find_wheel(TOKENIZER_WHEEL, arguments.wheels, HERE / "out" / "wheels")
     tokenizer = Tokenizer.from_str(zipfile.ZipFile(wheel).read("moonshine_onnx/assets/tokenizer.json").decode())
-    kept = choose(tokenizer, vocabulary, arguments.heard, arguments.pieces)
+    kept = choose(tokenizer, vocabulary, arguments.heard, arguments.texts, arguments.power, arguments.pieces)
     tensors["decoder.embedding.weight"] = tensors["decoder.embedding.weight"][kept]
     config["output"]["vocabulary"] = len(kept)
     # The begin and end tokens stand in front of every piece that could be dropped.
@@ -52,13 +55,13 @@ def main() -> None:
     print(f"{output}: {len(kept)} of {len(vocabulary)} pieces")
 
 
-def choose(tokenizer: Tokenizer, vocabulary: list[bytes], heard: list[Path], pieces: int) -> list[int]:
+def choose(tokenizer: Tokenizer, vocabulary: list[bytes], heard: list[Path], texts: list[Path], power: float, pieces: int) -> list[int]:
     """Increasing ids of the kept pieces."""
     always = set(range(SPECIAL)) | {token for token, piece in enumerate(vocabulary) if is_basic(piece)}
     needed: collections.Counter = collections.Counter()
     for word in tqdm(wordfreq.top_n_list("en", WORDS, wordlist="large"), desc="word list", unit="word"):
-        # Rare words as a group are many: the square root lets each count for more than its share.
-        frequency = (1e6 * wordfreq.word_frequency(word, "en", wordlist="large")) ** 0.5
+        # Rare words as a group are many: a power, the square root for one, lets each count for more than its share.
+        frequency = (1e6 * wordfreq.word_frequency(word, "en", wordlist="large")) ** power
         # In a sentence, at its beginning, and without a space in front.
         for form, share in ((word, 0.8), (word[:1].upper() + word[1:], 0.2), ("-" + word, 0.02)):
             for token in tokenizer.encode(form, add_special_tokens=False).ids:
@@ -66,9 +69,11 @@ def choose(tokenizer: Tokenizer, vocabulary: list[bytes], heard: list[Path], pie
     heard_tokens = collections.Counter(
         token for path in heard for line in path.read_text(encoding="utf-8").splitlines() for token in json.loads(line)["tokens"]
     )
+    for path in texts:
+        heard_tokens.update(token for line in path.read_text(encoding="utf-8").splitlines() for token in tokenizer.encode(line, add_special_tokens=False).ids)
     scale = sum(needed.values()) / max(1, sum(heard_tokens.values()))
     for token, count in heard_tokens.items():
-        needed[token] += scale * count**0.5
+        needed[token] += scale * count**power
     ranked = [token for token, _ in needed.most_common() if token not in always]
     return sorted(always | set(ranked[: max(0, pieces - len(always))]))
 
