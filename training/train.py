@@ -287,7 +287,7 @@ def make_student(config: dict, path: Path) -> Student:
     student.round_weights(rules, grids)
     exact, _, _ = read_checkpoint(HERE / "out" / config.get("floats", config["teacher"]))
     student.start_from({name: torch.from_numpy(values) for name, values in exact.items()})
-    if config["train"].get("round_inputs", True):
+    if config.get("train", {}).get("round_inputs", True):
         student.round_inputs(rules)
     return student
 
