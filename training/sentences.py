@@ -39,7 +39,11 @@ def main() -> None:
     webster = webster_sentences(read(arguments.dictionaries / "gcide.dict.dz", "latin-1"))
     wordnet = wordnet_sentences(read(arguments.dictionaries / "wn.dict.dz", "utf-8"))
     sources = {"quotation": webster[0], "definition": webster[1], "example": wordnet[0], "gloss": wordnet[1], "verse": verses()}
-    avoided = {row for path in arguments.avoid for line in path.read_text(encoding="utf-8").splitlines() for row in rows(json.loads(line)["text"])}
+    try:
+        manifests = [line for path in arguments.avoid for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise SystemExit(f"{error.filename}: {error.strerror}") from None
+    avoided = {row for line in manifests for row in rows(json.loads(line)["text"])}
     for name, sentences in sources.items():
         sources[name] = [sentence for sentence in dict.fromkeys(sentences) if not avoided.intersection(rows(sentence))]
         print(f"{name}: {len(sources[name])} sentences, {sum(len(sentence.split()) for sentence in sources[name])} words")
