@@ -25,7 +25,7 @@ from tqdm import tqdm
 from checkpoint import read_checkpoint, write_checkpoint
 from model import GRID, multiplies_bf16
 from moonshine import Decoder, Moonshine
-from train import HERE, plot
+from train import HERE, rate, save_run
 
 
 class States:
@@ -186,10 +186,8 @@ class Run:
             self.sums += [float(divergence), float(entropy), float(states), 1]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
-        # Warm-up, then a cosine to a fiftieth.
-        rate = min(1.0, (self.step + 1) / self.settings.get("warm_up", 50)) * (0.02 + 0.98 * 0.5 * (1 + numpy.cos(numpy.pi * self.done())))
         for group in self.optimizer.param_groups:
-            group["lr"] = group["rate"] * float(rate)
+            group["lr"] = group["rate"] * rate(self.step, self.settings.get("warm_up", 50), self.done())
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -211,10 +209,7 @@ class Run:
     def save(self) -> None:
         state = {"student": self.student.state_dict(), "average": self.average, "optimizer": self.optimizer.state_dict(), "step": self.step,
                  "heard": self.heard, "seconds": self.seconds, "log": self.log}
-        torch.save(state, self.folder / "last.tmp")
-        (self.folder / "last.tmp").replace(self.folder / "last.pt")
-        (self.folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in self.log))
-        plot(self.log, self.folder / "loss.png")
+        save_run(state, self.folder)
 
     def write(self, name: str) -> None:
         """The encoder as it was, grids and all, and the decoder in floats: `floats` of a config for calibrate.py."""

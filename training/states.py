@@ -14,7 +14,6 @@ import difflib
 import json
 import re
 import tomllib
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,12 +24,12 @@ from tqdm import tqdm
 
 from augment import augment, nothing_said
 from checkpoint import decode, read_checkpoint
-from import_moonshine import TOKENIZER_WHEEL, find_wheel
-from model import GRID, Student, multiplies_bf16, student_config
+from import_moonshine import tokenizer_json
+from model import multiplies_bf16
 from moonshine import Moonshine
-from speech import SAMPLE_RATE, Clip, audio_of, batches, keep_aside, load_clips, read_folder
+from speech import SAMPLE_RATE, Clip, audio_of, batches, keep_aside, load_clips, read_folder, translation_of
+from train import HERE, load_student
 
-HERE = Path(__file__).resolve().parent
 BATCH_SECONDS = 80
 
 
@@ -38,16 +37,13 @@ class Texts:
     """Tokens of what was said."""
 
     def __init__(self, teacher: Path):
-        """The float model, whose vocabulary may have been cut: then its pieces.json says what has become of the tokenizer's."""
+        """The float model, whose vocabulary may have been cut."""
         _, _, self.vocabulary = read_checkpoint(teacher)
-        pieces = teacher / "pieces.json"
-        self.translation = json.loads(pieces.read_text()) if pieces.is_file() else None
-        wheel = find_wheel(TOKENIZER_WHEEL, None, HERE / "out" / "wheels")
-        self.tokenizer = Tokenizer.from_str(zipfile.ZipFile(wheel).read("moonshine_onnx/assets/tokenizer.json").decode())
+        self.translate = translation_of(teacher)
+        self.tokenizer = Tokenizer.from_str(tokenizer_json(None, HERE / "out" / "wheels").decode())
 
     def tokens(self, text: str) -> tuple[int, ...]:
-        tokens = self.tokenizer.encode(text, add_special_tokens=False).ids
-        return tuple(part for token in tokens for part in self.translation[token]) if self.translation else tuple(tokens)
+        return self.translate(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def of(self, clip: Clip, kind: str) -> tuple[int, ...]:
         """`heard`: the float model's transcript; `said`: the text, to the letter; `corrected`: the transcript with the words of a text without
@@ -83,17 +79,13 @@ class Encoders:
     def __init__(self, run: dict):
         tensors, config, _ = read_checkpoint(HERE / "out" / run["teacher"])
         self.teacher = Moonshine.from_checkpoint(tensors, config)
-        tensors, config, _ = read_checkpoint(HERE / "out" / run["encoder"])
-        self.student = Student(student_config(config, run)).eval()
-        weights = {name: torch.from_numpy(values) for name, values in tensors.items() if name.rsplit(".", 1)[1] not in GRID}
-        # Memories that were not learnt are zero.
-        missing = self.student.load_state_dict(weights, strict=False)
-        if missing.unexpected_keys or any(".memory." not in name for name in missing.missing_keys):
-            raise SystemExit(f"{run['encoder']} does not fit the config: {missing}")
+        self.student = load_student(HERE / "out" / run["encoder"], run)[0].eval()
 
     @torch.no_grad()
     def keep(self, heard: Iterable[tuple[list[Clip], torch.Tensor]], path: Path) -> int:
         """Writes the states of batches `(clips, audio)` and returns the frames."""
+        # Without it a set is not there: gone before the states of another run are, and back at once when all are there.
+        path.with_suffix(".jsonl").unlink(missing_ok=True)
         models, frames = {"student": self.student, "teacher": self.teacher}, 0
         files = {name: open(path.with_suffix(f".{name}"), "wb") for name in models}
         with open(path.with_suffix(".tmp"), "w", encoding="ascii") as lines:
@@ -108,7 +100,6 @@ class Encoders:
                     frames += count
         for file in files.values():
             file.close()
-        # Last: without it a set is not there.
         path.with_suffix(".tmp").replace(path.with_suffix(".jsonl"))
         return frames
 

@@ -139,11 +139,6 @@ class Run:
             return min(1.0, self.seconds / 60 / self.minutes)
         return min(1.0, self.step / self.settings["steps"])
 
-    def rate(self) -> float:
-        """Warm-up, then a cosine to a fiftieth."""
-        warm = min(1.0, (self.step + 1) / self.settings.get("warm_up", 20))
-        return warm * (0.02 + 0.98 * 0.5 * (1 + numpy.cos(numpy.pi * self.done())))
-
     def heard_batches(self) -> Iterator[tuple[list[Clip], torch.Tensor, numpy.random.Generator]]:
         """Clips, their audio, and a generator for what is done to it, from the step on at which the run is."""
         settings, step = self.settings, self.step
@@ -196,7 +191,7 @@ class Run:
                     parameter.grad /= self.workers
         torch.nn.utils.clip_grad_norm_([p for p in self.student.parameters() if p.grad is not None], self.settings.get("clip", 1.0))
         for group in self.optimizer.param_groups:
-            group["lr"] = group["rate"] * float(self.rate())
+            group["lr"] = group["rate"] * rate(self.step, self.settings.get("warm_up", 20), self.done())
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -231,11 +226,7 @@ class Run:
     def save(self) -> None:
         state = {"student": self.student.state_dict(), "average": self.average, "optimizer": self.optimizer.state_dict(), "step": self.step,
                  "best": self.best, "heard": self.heard, "seconds": self.seconds, "log": self.log}
-        # Never half a file, whenever it is stopped.
-        torch.save(state, self.folder / "last.tmp")
-        (self.folder / "last.tmp").replace(self.folder / "last.pt")
-        (self.folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in self.log))
-        plot(self.log, self.folder / "loss.png")
+        save_run(state, self.folder)
 
     def resume(self) -> None:
         path = self.folder / "last.pt"
@@ -245,6 +236,20 @@ class Run:
             self.optimizer.load_state_dict(state["optimizer"])
             for name in ("average", "step", "best", "heard", "seconds", "log"):
                 setattr(self, name, state[name])
+
+
+def rate(step: int, warm_up: int, done: float) -> float:
+    """Share of the learning rate: warm-up, then a cosine to a fiftieth as `done` goes from 0 to 1."""
+    warm = min(1.0, (step + 1) / warm_up)
+    return float(warm * (0.02 + 0.98 * 0.5 * (1 + numpy.cos(numpy.pi * done))))
+
+
+def save_run(state: dict, folder: Path) -> None:
+    """`last.pt`, never half a file whenever it is stopped, and its `log` as lines and as a picture."""
+    torch.save(state, folder / "last.tmp")
+    (folder / "last.tmp").replace(folder / "last.pt")
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in state["log"]))
+    plot(state["log"], folder / "loss.png")
 
 
 def rounding_of(student: Student, name: str) -> torch.nn.Module | None:
@@ -272,15 +277,20 @@ def ahead(items: Iterator, count: int) -> Iterator:
         yield item
 
 
-def make_student(config: dict, path: Path) -> Student:
-    """The calibrated checkpoint as a student, its float copies leaning towards the teacher's weights."""
-    start = HERE / "out" / config["start"]
-    tensors, model_config, _ = read_checkpoint(start)
-    student = Student(student_config(model_config, config))
+def load_student(folder: Path, run: dict) -> tuple[Student, dict[str, torch.Tensor]]:
+    """A checkpoint's weights as they are, in floats, and the grids of those that were rounded. Memories that were not learnt are zero."""
+    tensors, config, _ = read_checkpoint(folder)
+    student = Student(student_config(config, run))
     grids = {name: torch.from_numpy(tensors.pop(name)) for name in list(tensors) if name.rsplit(".", 1)[1] in GRID}
     missing = student.load_state_dict({name: torch.from_numpy(values) for name, values in tensors.items()}, strict=False)
     if missing.unexpected_keys or any(".memory." not in name for name in missing.missing_keys):
-        raise SystemExit(f"{start} does not fit the config: {missing}")
+        raise SystemExit(f"{folder} does not fit the config: {missing}")
+    return student, grids
+
+
+def make_student(config: dict, path: Path) -> Student:
+    """The calibrated checkpoint as a student, its float copies leaning towards the teacher's weights."""
+    student, grids = load_student(HERE / "out" / config["start"], config)
     if "share" in config:
         student.share(config["share"]["layers"], config["share"].get("residual_rank", 0))
     rules = Rules(config["weights"])

@@ -14,7 +14,6 @@ import collections
 import json
 import re
 import string
-import zipfile
 from pathlib import Path
 
 import wordfreq
@@ -22,7 +21,7 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from checkpoint import read_checkpoint, write_checkpoint
-from import_moonshine import TOKENIZER_WHEEL, find_wheel
+from import_moonshine import tokenizer_json
 
 HERE = Path(__file__).resolve().parent
 SPECIAL = 3
@@ -42,8 +41,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     tensors, config, vocabulary = read_checkpoint(arguments.checkpoint)
-    wheel = find_wheel(TOKENIZER_WHEEL, arguments.wheels, HERE / "out" / "wheels")
-    tokenizer = Tokenizer.from_str(zipfile.ZipFile(wheel).read("moonshine_onnx/assets/tokenizer.json").decode())
+    tokenizer = Tokenizer.from_str(tokenizer_json(arguments.wheels, HERE / "out" / "wheels").decode())
     kept = choose(tokenizer, vocabulary, arguments.heard, arguments.texts, arguments.power, arguments.pieces)
     tensors["decoder.embedding.weight"] = tensors["decoder.embedding.weight"][kept]
     config["output"]["vocabulary"] = len(kept)
