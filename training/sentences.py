@@ -4,7 +4,7 @@
   apt-get install dict-gcide dict-wn bible-kjv-text
   python training/sentences.py training/out/sentences.txt --avoid ../shared/speech/dev/manifest.jsonl
 
-Quotations and definitions of Webster's dictionary of 1913 (GCIDE, GPL-3+; the text of 1913 is in the public domain), examples and definitions of WordNet 3.0
+Quotations and definitions of Webster's dictionary of 1913 (public domain; of the package, GCIDE, only what it marks as of 1913), examples and definitions of WordNet 3.0
 (WordNet licence), verses of the King James Bible. A line holds one to several sentences, 8 to 46 words where that can be: long ones teach what comes after
 a full stop. No digits, which can be read in several ways. A sentence that has five words in a row in common with a text of `--avoid` is left out.
 The same packages and seed give the same lines. They stay on the machine: a model that learnt from them names them in its provenance.
@@ -81,16 +81,18 @@ def webster_sentences(text: str) -> tuple[list[str], list[str]]:
 
 
 def paragraphs(text: str):
-    """`(indent of the first line, its lines as one)`; a remark in brackets ends one."""
+    """`(indent of the first line, its lines as one)` of those that are marked as of 1913 and of nothing later, by the remark in brackets that ends them."""
     lines: list[str] = []
-    for line in [*text.split("\n"), ""]:
-        if line.strip() and not line.strip().startswith("["):
+    for line in text.split("\n"):
+        remark = line.strip().startswith("[")
+        if lines and remark and line.strip() == "[1913 Webster]":
+            yield indent, " ".join(lines)
+        if remark or not line.strip():
+            lines = []
+        else:
             if not lines:
                 indent = len(line) - len(line.lstrip())
             lines.append(line.strip())
-        elif lines:
-            yield indent, " ".join(lines)
-            lines = []
 
 
 def wordnet_sentences(text: str) -> tuple[list[str], list[str]]:

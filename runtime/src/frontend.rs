@@ -2,7 +2,7 @@
 //!
 //! The chain runs [`FRONTEND_FRAMES`] output frames at a time, so that the long, wide results in the middle never
 //! exist whole. A group norm needs the mean and variance of all frames of its convolution: one extra pass up to
-//! that convolution finds them.
+//! that convolution finds them. What this pass computes of the first one is kept where memory of later phases has room for it.
 
 use crate::error::Error;
 use crate::project::{Input, Rounding, part, part_mut, prefix, prefix_mut, result_rows};
@@ -47,15 +47,19 @@ struct Frontend<'m, 's, 'b> {
     statistics: [Option<Statistics>; MAX_CONVOLUTIONS],
     samples: &'s [i16],
     buffers: FrontendBuffers<'b>,
+    /// The first frames of convolution 0, before its norm, and how many are there.
+    kept: &'b mut [f32],
+    kept_frames: usize,
 }
 
 /// Computes the encoder's input `[frames, width]` and returns the number of frames, at least one: audio shorter
-/// than the frontend's window is taken as if silence followed.
+/// than the frontend's window is taken as if silence followed. `spare` may have any length: the longer, the less is computed twice.
 pub(crate) fn run(
     kernels: Kernels,
     model: &Model<'_>,
     samples: &[i16],
     buffers: FrontendBuffers<'_>,
+    spare: &mut [f32],
     states: &mut [f32],
 ) -> Result<usize, Error> {
     let mut convolutions = [None; MAX_CONVOLUTIONS];
@@ -63,7 +67,8 @@ pub(crate) fn run(
         *slot = Some(convolution);
     }
     let statistics = [None; MAX_CONVOLUTIONS];
-    let mut frontend = Frontend { kernels, convolutions, statistics, samples, buffers };
+    let (kept, kept_frames) = (spare, 0);
+    let mut frontend = Frontend { kernels, convolutions, statistics, samples, buffers, kept, kept_frames };
     for index in 0..MAX_CONVOLUTIONS {
         frontend.measure(index)?;
     }
@@ -101,6 +106,9 @@ impl Frontend<'_, '_, '_> {
         while done < frames {
             let count = self.step_frames(index).min(frames - done);
             self.step(index, done, count)?;
+            if index == 0 {
+                self.keep(done, count, convolution.outputs)?;
+            }
             for values in prefix(self.result(index), count * convolution.outputs)?.chunks(8) {
                 for ((sum, squares), value) in sum.iter_mut().zip(&mut squares).zip(values) {
                     let value = f64::from(*value);
@@ -120,6 +128,27 @@ impl Frontend<'_, '_, '_> {
         Ok(())
     }
 
+    /// Keeps `count` frames of convolution 0 from frame `first` on, if all before them are kept and there is room.
+    fn keep(&mut self, first: usize, count: usize, outputs: usize) -> Result<(), Error> {
+        if self.kept_frames == first
+            && let Some(kept) = self.kept.get_mut(first * outputs..(first + count) * outputs)
+        {
+            kept.copy_from_slice(prefix(self.buffers.even, count * outputs)?);
+            self.kept_frames += count;
+        }
+        Ok(())
+    }
+
+    /// Puts kept frames into the buffer; whether all of them are there.
+    fn recall(&mut self, first: usize, count: usize, outputs: usize) -> Result<bool, Error> {
+        if first + count > self.kept_frames {
+            return Ok(false);
+        }
+        let result = prefix_mut(self.buffers.even, count * outputs)?;
+        result.copy_from_slice(part(self.kept, first * outputs, count * outputs)?);
+        Ok(true)
+    }
+
     /// Frames of convolution `index` that its buffer holds.
     fn step_frames(&self, index: usize) -> usize {
         let later = self.convolutions.iter().skip(index + 1).flatten();
@@ -137,7 +166,35 @@ impl Frontend<'_, '_, '_> {
     /// Computes frames `first .. first + count` of convolution `index` into its buffer.
     fn step(&mut self, index: usize, first: usize, count: usize) -> Result<(), Error> {
         let Some(Some(convolution)) = self.convolutions.get(index).copied() else { return Ok(()) };
-        let needed = input_frames(&convolution, count);
+        if index > 0 || !self.recall(first, count, convolution.outputs)? {
+            self.convolve(&convolution, index, first, count)?;
+        }
+        let even = index.is_multiple_of(2);
+        let result = if even { &mut *self.buffers.even } else { &mut *self.buffers.odd };
+        let statistics = self.statistics.get(index).copied().flatten();
+        if let (Some(norm), Some(statistics)) = (convolution.group_norm, statistics) {
+            let outputs = convolution.outputs;
+            for frame in prefix_mut(result, count * outputs)?.chunks_exact_mut(outputs) {
+                for (value, weight) in frame.iter_mut().zip(norm.weight) {
+                    *value = (*value - statistics.mean) * statistics.scale * weight;
+                }
+                for (value, bias) in frame.iter_mut().zip(norm.bias.unwrap_or(&[])) {
+                    *value += bias;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// [`Self::step`] before the norm.
+    fn convolve(
+        &mut self,
+        convolution: &Convolution<'_>,
+        index: usize,
+        first: usize,
+        count: usize,
+    ) -> Result<(), Error> {
+        let needed = input_frames(convolution, count);
         let first_input = first * convolution.stride;
         if index == 0 {
             self.fill_samples(first_input, needed)?;
@@ -163,19 +220,7 @@ impl Frontend<'_, '_, '_> {
             let input = Input::new(self.kernels, convolution.bits, source, step, inputs, &mut rounding)?;
             input.times(&convolution.linear, out)?;
         }
-        let result = prefix_mut(result, count * outputs)?;
-        activate(self.kernels, convolution.activation, result);
-        let statistics = self.statistics.get(index).copied().flatten();
-        if let (Some(norm), Some(statistics)) = (convolution.group_norm, statistics) {
-            for frame in result.chunks_exact_mut(outputs) {
-                for (value, weight) in frame.iter_mut().zip(norm.weight) {
-                    *value = (*value - statistics.mean) * statistics.scale * weight;
-                }
-                for (value, bias) in frame.iter_mut().zip(norm.bias.unwrap_or(&[])) {
-                    *value += bias;
-                }
-            }
-        }
+        activate(self.kernels, convolution.activation, prefix_mut(result, count * outputs)?);
         Ok(())
     }
 

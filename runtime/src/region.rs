@@ -30,6 +30,12 @@ impl<'r> Region<'r> {
         <[T]>::mut_from_bytes(taken).map_err(|_| Error::RegionTooSmall { needed: given, given })
     }
 
+    /// All the floats that are left.
+    pub(crate) fn rest(mut self) -> Result<&'r mut [f32], Error> {
+        let skipped = self.rest.as_ptr().align_offset(ALIGNMENT);
+        self.take((self.rest.len().saturating_sub(skipped) / size_of::<f32>()) as u64)
+    }
+
     /// `bytes` bytes on a 64-byte boundary.
     pub(crate) fn take_bytes(&mut self, bytes: u64) -> Result<&'r mut [u8], Error> {
         let bytes = addressable(bytes)?;
@@ -106,6 +112,7 @@ macro_rules! buffers {
             }
 
             /// Takes the buffers from the beginning of `bytes`.
+            #[allow(dead_code, reason = "some share their bytes with others")]
             pub(crate) fn carve(
                 bytes: &'r mut [u8],
                 $sizes: &$sizes_type,

@@ -226,10 +226,11 @@ impl<'m, 'r> Transcriber<'m, 'r> {
         let (kernels, model, sizes) = (self.kernels, &self.model, &self.sizes);
         let states = Region::new(self.shared).take::<f32>(sizes.encoder_states())?;
         observer(Stage::Frontend);
-        let buffers = FrontendBuffers::carve(self.phase, sizes)?;
+        let mut phase = Region::new(self.phase);
+        let buffers = FrontendBuffers::carve_from(&mut phase, sizes)?;
         let frames = match model.filter_bank() {
             Some(bank) => filter_bank::run(&bank, &mut self.filter_bank, samples, states)?,
-            None => frontend::run(kernels, model, samples, buffers, states)?,
+            None => frontend::run(kernels, model, samples, buffers, phase.rest()?, states)?,
         };
         observer(Stage::Encoder);
         let rotary = RotaryTables { cosines: self.tables.encoder_cosines, sines: self.tables.encoder_sines };

@@ -12,7 +12,7 @@ use core::ops::Range;
 
 use super::attention::ZEROS;
 use super::frame_cache::{BLOCK, FrameCache, check_frames, column_scales, inside, quad_columns};
-use super::lanes::{LANES, Lanes, Operation, QUADS};
+use super::lanes::{LANES, Lanes, Operation, QUADS, Run};
 use super::{AttentionShape, MAX_HEAD_WIDTH, Rows};
 use crate::{KernelError, Kernels};
 
@@ -21,6 +21,8 @@ const MAX_FRAMES: usize = 1 << 17;
 /// 1.5 times 2 to this, 84.25, is what the largest product of probability and value scale becomes: 127, less what errors of the power
 /// may add. It is the float nearest to the logarithm.
 const LARGEST_EXPONENT: f32 = 6.396_605;
+/// Stretches of frames that count, of one head and sixteen queries; more would be more exact than they are worth.
+const MAX_RUNS: usize = 16;
 /// Beyond this a score has no meaning: the steps between floats are too large to be a power's.
 const LARGEST_SCORE: f32 = 65536.0;
 
@@ -43,7 +45,7 @@ const fn covered(frames: usize) -> usize {
 ///
 /// Invariants, relied on by unsafe code: `query` has `queries` rows of `shape.width()` floats, 1 to 16; the cache has the columns
 /// `frames`, which are not empty; `shape.head_width` is 1..=256; `scratch` and `bytes` have [`frame_scratch`] and
-/// [`frame_scratch_bytes`] for them.
+/// [`frame_scratch_bytes`] for them; `out` has as many rows as `query`, `out_stride` apart.
 struct AttendFrames<'a> {
     shape: AttentionShape,
     query: Rows<'a>,
@@ -90,18 +92,30 @@ impl Operation for AttendFrames<'_> {
                 let scales = scales(0).iter().zip(scales(1));
                 score(lanes, panel.as_ptr().cast(), keys, blocks, factor, scales, seen.clone(), scores)
             };
-            let sum = probabilities(lanes, largest, scores, scales(2), seen.clone(), bytes);
+            let mut runs = Runs::default();
+            let sum = probabilities(lanes, largest, scores, scales(2), seen.clone(), bytes, &mut runs);
             let inverse = lanes.div(lanes.splat(1.0), sum);
             for block in 0..blocks {
-                // SAFETY: `groups` blocks of this row of values, and as many of the probabilities.
+                // SAFETY: `groups` blocks of this row of values, and as many of the probabilities; all runs are among them.
                 let sums = unsafe {
                     let row = (head * blocks + block) * capacity / BLOCK + first;
                     let values = cache.values.as_ptr().add(row * BLOCK * BLOCK);
-                    lanes.multiply_quads(values, bytes.as_ptr().cast(), groups)
+                    lanes.multiply_quads(values, bytes.as_ptr().cast(), runs.all())
                 };
                 let sums = sums.map(|sum| lanes.mul(lanes.sums_to_floats(sum), inverse));
                 let first = start + block * BLOCK;
-                store(lanes, sums, out, out_stride, first, queries, (head_width - block * BLOCK).min(BLOCK));
+                // SAFETY: rows of `out` are as wide as all heads; no block reaches beyond its head.
+                unsafe {
+                    store(
+                        lanes,
+                        sums,
+                        out,
+                        out_stride,
+                        first,
+                        queries,
+                        (head_width - block * BLOCK).min(BLOCK),
+                    );
+                }
             }
         }
     }
@@ -156,7 +170,7 @@ unsafe fn score<'a, L: Lanes>(
     let mut group_keys = keys;
     for (group, (scores, (scales, logarithms))) in scores.iter_mut().zip(scales).enumerate() {
         // SAFETY: the caller's promise.
-        let sums = unsafe { lanes.multiply_quads(group_keys, panel, blocks) };
+        let sums = unsafe { lanes.multiply_quads(group_keys, panel, &[Run { first: 0, blocks }]) };
         group_keys = group_keys.wrapping_add(blocks * BLOCK * BLOCK);
         let scales = lanes.quad(scales);
         let products = [
@@ -177,8 +191,40 @@ unsafe fn score<'a, L: Lanes>(
     largest
 }
 
-/// Fills `bytes[t / 4][q][t % 4]` with the rounded `1.5 * 2^(LARGEST_EXPONENT + score - largest)`, 0 for frames that are not `seen`; returns
-/// the sums of these times `divisors`, before they are rounded.
+/// Groups of four frames that have a probability other than 0, in order. What a query attends to is a part of what it could.
+#[derive(Default)]
+struct Runs {
+    runs: [Run; MAX_RUNS],
+    count: usize,
+}
+
+impl Runs {
+    /// A run begins; where there is no room for another, the last one goes on.
+    #[inline(always)]
+    fn begin(&mut self, group: usize) {
+        if self.count == MAX_RUNS {
+            self.count -= 1;
+        } else if let Some(run) = self.runs.get_mut(self.count) {
+            run.first = group;
+        }
+    }
+
+    /// It ends before `group`.
+    #[inline(always)]
+    fn end(&mut self, group: usize) {
+        if let Some(run) = self.runs.get_mut(self.count) {
+            run.blocks = group - run.first;
+            self.count += 1;
+        }
+    }
+
+    fn all(&self) -> &[Run] {
+        self.runs.get(..self.count).unwrap_or(&[])
+    }
+}
+
+/// Fills `bytes[t / 4][q][t % 4]` with the rounded `1.5 * 2^(LARGEST_EXPONENT + score - largest)`, 0 for frames that are not `seen`, and
+/// `runs` with the groups that are not all 0; returns the sums of these times `divisors`, before they are rounded.
 #[inline(always)]
 fn probabilities<L: Lanes>(
     lanes: L,
@@ -187,11 +233,13 @@ fn probabilities<L: Lanes>(
     divisors: &[[f32; BLOCK]],
     seen: Range<usize>,
     bytes: &mut [[i8; QUADS]],
+    runs: &mut Runs,
 ) -> L::F {
     let shift = lanes.sub(lanes.splat(127.0 + LARGEST_EXPONENT), largest);
     let known = lanes.abs(largest);
     let shift = lanes.where_less(known, lanes.splat(LARGEST_SCORE), shift, lanes.splat(f32::NAN));
     let mut sum = lanes.splat(0.0);
+    let mut counted = false;
     for (group, ((scores, divisors), bytes)) in scores.iter().zip(divisors).zip(bytes).enumerate() {
         let mut powers = [lanes.splat(0.0); BLOCK];
         let inside = group * BLOCK >= seen.start && (group + 1) * BLOCK <= seen.end;
@@ -213,6 +261,18 @@ fn probabilities<L: Lanes>(
             }
         }
         *bytes = lanes.to_quads(powers);
+        let count = lanes.any_byte(bytes);
+        if count != counted {
+            if count {
+                runs.begin(group)
+            } else {
+                runs.end(group)
+            }
+            counted = count;
+        }
+    }
+    if counted {
+        runs.end(scores.len());
     }
     sum
 }
@@ -225,9 +285,12 @@ fn power<L: Lanes>(lanes: L, biased: L::F) -> L::F {
     lanes.fma(half, line, whole)
 }
 
-/// `out[q][first + d] = sums[d][q]` for `dims` of them.
+/// `out[q][first + d] = sums[d][q]` for `dims` of them, 4 at most.
+///
+/// # Safety
+/// Each of the `queries` rows of `out`, 16 at most, has `dims` floats from `first` on.
 #[inline(always)]
-fn store<L: Lanes>(
+unsafe fn store<L: Lanes>(
     lanes: L,
     sums: [L::F; BLOCK],
     out: &mut [f32],
@@ -236,23 +299,18 @@ fn store<L: Lanes>(
     queries: usize,
     dims: usize,
 ) {
-    let mut columns = [[0.0; LANES]; BLOCK];
-    for dim in 0..BLOCK {
-        lanes.store(sums[dim], &mut columns[dim]);
-    }
-    for query in 0..queries.min(LANES) {
-        let Some(row) = out.get_mut(query * out_stride + first..) else { return };
-        if dims == BLOCK
-            && let Some(row) = row.first_chunk_mut::<BLOCK>()
-        {
-            for dim in 0..BLOCK {
-                row[dim] = columns[dim][query];
-            }
-        } else {
-            for (value, column) in row.iter_mut().zip(&columns).take(dims) {
-                *value = column[query];
+    let rows = lanes.rows(sums);
+    let mut target = out.as_mut_ptr().wrapping_add(first);
+    for values in rows.iter().take(queries) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if dims == BLOCK {
+                target.cast::<[f32; BLOCK]>().write_unaligned(*values);
+            } else {
+                target.copy_from_nonoverlapping(values.as_ptr(), dims);
             }
         }
+        target = target.wrapping_add(out_stride);
     }
 }
 

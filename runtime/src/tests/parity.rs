@@ -137,8 +137,14 @@ fn check_kernels(
     let mut states = vec![0.0; sizes.frames * sizes.encoder_width];
     let mut memory = Aligned::new(&vec![0; FrontendBuffers::bytes(sizes) as usize]);
     let region = &mut memory.storage[memory.start..];
-    let buffers = FrontendBuffers::carve(region, sizes).expect("frontend buffers");
-    let frames = frontend::run(kernels, model, samples, buffers, &mut states).expect("frontend");
+    let frames = [0, 1000, 1 << 20].map(|spare| {
+        let buffers = FrontendBuffers::carve(region, sizes).expect("frontend buffers");
+        let (before, mut spare) = (states.clone(), vec![f32::NAN; spare]);
+        let frames =
+            frontend::run(kernels, model, samples, buffers, &mut spare, &mut states).expect("frontend");
+        assert!(spare.is_empty() || states == before, "what is kept changes no bit");
+        frames
+    })[0];
     let values = frames * sizes.encoder_width;
     let last = model.config().frontend.convolutions - 1;
     let want = expected(&format!("frontend.conv.{last}"));

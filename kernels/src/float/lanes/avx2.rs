@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::{LANES, Lanes, Operation, QUADS};
+use super::{LANES, Lanes, Operation, QUADS, Run};
 
 /// Exists only where AVX2 and FMA do: [`run`] makes it.
 #[derive(Clone, Copy)]
@@ -288,9 +288,9 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn multiply_quads(self, rows: *const i8, columns: *const i8, blocks: usize) -> [[__m256i; 2]; 4] {
+    unsafe fn multiply_quads(self, rows: *const i8, columns: *const i8, runs: &[Run]) -> [[__m256i; 2]; 4] {
         let mut sums = [self.no_sums(); 4];
-        for block in 0..blocks {
+        for block in runs.iter().flat_map(|run| run.first..run.first + run.blocks) {
             // SAFETY: the caller's promise. As in the product of matrices, the magnitude of the columns is the operand
             // without sign, and 2 * 128 * 127 fits int16.
             unsafe {

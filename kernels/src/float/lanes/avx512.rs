@@ -2,7 +2,7 @@
 
 use core::arch::x86_64::*;
 
-use super::{LANES, Lanes, Operation, QUADS};
+use super::{LANES, Lanes, Operation, QUADS, Run};
 
 /// Exists only where AVX-512 F, BW, VL do: [`run`] makes it.
 #[derive(Clone, Copy)]
@@ -246,11 +246,11 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn multiply_quads(self, rows: *const i8, columns: *const i8, blocks: usize) -> [__m512i; 4] {
+    unsafe fn multiply_quads(self, rows: *const i8, columns: *const i8, runs: &[Run]) -> [__m512i; 4] {
         // `vpdpbusd` takes one operand without sign: the rows plus 128, and 128 times the columns is taken off again.
         let mut sums = [self.no_sums(); 4];
         let mut excess = self.no_sums();
-        for block in 0..blocks {
+        for block in runs.iter().flat_map(|run| run.first..run.first + run.blocks) {
             // SAFETY: the caller's promise; VNNI is among the features.
             unsafe {
                 let sign = _mm512_set1_epi8(-128);

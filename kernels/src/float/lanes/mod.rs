@@ -22,6 +22,17 @@ pub(crate) const LANES: usize = 16;
 /// Bytes of four values of each lane.
 pub(crate) const QUADS: usize = 4 * LANES;
 
+/// Blocks one after the other.
+// Assembly reads it.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub(crate) struct Run {
+    /// The first.
+    pub(crate) first: usize,
+    /// How many.
+    pub(crate) blocks: usize,
+}
+
 /// The instructions of one vector type.
 pub(crate) trait Lanes: Copy {
     /// Sixteen f32.
@@ -106,12 +117,17 @@ pub(crate) trait Lanes: Copy {
     /// The nearest integers, ties to even, of the same lane of the four vectors side by side: `[16][4]`. Every lane lies
     /// in -128..=127 before.
     fn to_quads(self, vectors: [Self::F; 4]) -> [i8; QUADS];
+    /// Whether one of them is not 0.
+    #[inline(always)]
+    fn any_byte(self, quads: &[i8; QUADS]) -> bool {
+        quads.iter().fold(0, |any, byte| any | byte) != 0
+    }
     /// `sums[r][lane]` is the sum over `k` of `rows[r][k] * columns[lane][k]`, exactly where it fits: `rows` is `[blocks][4 rows][4]`,
-    /// `columns` `[blocks][16 lanes][4]`. No row holds -128.
+    /// `columns` `[blocks][16 lanes][4]`, and `k` is in the blocks of `runs`. No row holds -128.
     ///
     /// # Safety
-    /// `16 blocks` bytes can be read at `rows` and `64 blocks` at `columns`; `blocks` is not 0.
-    unsafe fn multiply_quads(self, rows: *const i8, columns: *const i8, blocks: usize) -> [Self::Sums; 4];
+    /// For each of the blocks, 16 bytes can be read at `rows` and 64 at `columns`; no run is empty.
+    unsafe fn multiply_quads(self, rows: *const i8, columns: *const i8, runs: &[Run]) -> [Self::Sums; 4];
 
     /// Makes [`Self::weigh_split`] of the words that are the first half of each block; false where there is no such thing.
     /// `dot_products` says whether the processor has them.
@@ -156,6 +172,16 @@ pub(crate) trait Lanes: Copy {
             }
         }
         [self.load(&columns[0]), self.load(&columns[1]), self.load(&columns[2]), self.load(&columns[3])]
+    }
+
+    /// `rows[i][d]` is lane `i` of vector `d`: the inverse of [`Self::columns`].
+    #[inline(always)]
+    fn rows(self, columns: [Self::F; 4]) -> [[f32; 4]; LANES] {
+        let mut stored = [[0.0; LANES]; 4];
+        for (column, stored) in columns.into_iter().zip(&mut stored) {
+            self.store(column, stored);
+        }
+        core::array::from_fn(|lane| stored.map(|column| column[lane]))
     }
 
     /// The first lanes from `values`, `fill` in the others.

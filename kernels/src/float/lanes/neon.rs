@@ -3,7 +3,7 @@
 use core::arch::aarch64::*;
 use core::arch::asm;
 
-use super::{LANES, Lanes, Operation, QUADS, neon_split};
+use super::{LANES, Lanes, Operation, QUADS, Run, neon_split};
 
 /// Exists only where NEON does, and with `DOT` also `SDOT`: [`run`] and [`run_dotprod`] make it.
 #[derive(Clone, Copy)]
@@ -314,14 +314,20 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
     }
 
     #[inline(always)]
-    unsafe fn multiply_quads(
-        self,
-        rows: *const i8,
-        columns: *const i8,
-        blocks: usize,
-    ) -> [[int32x4_t; 4]; 4] {
+    fn any_byte(self, quads: &[i8; QUADS]) -> bool {
+        let start = quads.as_ptr();
+        neon! {
+            let (first, second) = (vld1q_s8(start), vld1q_s8(start.add(16)));
+            let (third, fourth) = (vld1q_s8(start.add(32)), vld1q_s8(start.add(48)));
+            let any = vorrq_s8(vorrq_s8(first, second), vorrq_s8(third, fourth));
+            vmaxvq_u32(vreinterpretq_u32_s8(any)) != 0
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_quads(self, rows: *const i8, columns: *const i8, runs: &[Run]) -> [[int32x4_t; 4]; 4] {
         // SAFETY: the caller's promise; with `DOT` the dot products exist.
-        unsafe { if DOT { quads_dotprod(rows, columns, blocks) } else { quads_neon(rows, columns, blocks) } }
+        unsafe { if DOT { quads_dotprod(rows, columns, runs) } else { quads_neon(rows, columns, runs) } }
     }
 
     #[inline(always)]
@@ -373,6 +379,24 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
         }
         columns
     }
+
+    #[inline(always)]
+    fn rows(self, columns: [Vectors; 4]) -> [[f32; 4]; LANES] {
+        let mut rows = [[0.0; 4]; LANES];
+        for group in 0..4 {
+            let [first, second, third, fourth] = columns.map(|column| column[group]);
+            neon! {
+                let (low, high) = (vzip1q_f32(first, third), vzip2q_f32(first, third));
+                let (low_odd, high_odd) = (vzip1q_f32(second, fourth), vzip2q_f32(second, fourth));
+                let start = rows.as_mut_ptr().add(4 * group).cast();
+                vst1q_f32(start, vzip1q_f32(low, low_odd));
+                vst1q_f32(start.add(4), vzip2q_f32(low, low_odd));
+                vst1q_f32(start.add(8), vzip1q_f32(high, high_odd));
+                vst1q_f32(start.add(12), vzip2q_f32(high, high_odd));
+            }
+        }
+        rows
+    }
 }
 
 /// Numbers with 23 bits behind the point, rounded down; 0 for what is negative or NaN.
@@ -383,6 +407,40 @@ impl<const DOT: bool> Lanes for Neon<DOT> {
 unsafe fn vcvtq_n_u32_f32_23(vector: float32x4_t) -> uint32x4_t {
     // SAFETY: the caller's promise.
     unsafe { vcvtq_n_u32_f32::<23>(vector) }
+}
+
+/// Clears sums.
+macro_rules! zeros {
+    ($($sum:ident)+) => {
+        concat!($("movi {", stringify!($sum), ":v}.4s, #0\n",)+)
+    };
+}
+
+/// Adds what stands side by side in two sums each, into the first.
+macro_rules! join {
+    ($($sum:ident $other:ident),+) => {
+        concat!($(
+            "addp {", stringify!($sum), ":v}.4s, {", stringify!($sum), ":v}.4s, {", stringify!($other), ":v}.4s\n",
+        )+)
+    };
+}
+
+/// Goes on with the next run: its first row and column and its blocks; to 5 behind the last. Back to 4 where one is done.
+macro_rules! next_run {
+    () => {
+        concat!("4:\n", "cmp {run}, {end}\n", "b.eq 5f\n", take_run!())
+    };
+}
+
+/// The first row and column of a run and its blocks.
+macro_rules! take_run {
+    () => {
+        concat!(
+            "ldp {column}, {blocks}, [{run}], #16\n",
+            "add {row}, {rows}, {column}, lsl #4\n",
+            "add {column}, {columns}, {column}, lsl #6\n",
+        )
+    };
 }
 
 /// Products of four values of 4 rows with four of 16 columns, which are in v0 to v3.
@@ -405,36 +463,40 @@ macro_rules! dot {
 /// # Safety
 /// As there, and the dot products exist.
 #[inline(always)]
-unsafe fn quads_dotprod(rows: *const i8, columns: *const i8, blocks: usize) -> [[int32x4_t; 4]; 4] {
-    let zero = neon!(vdupq_n_s32(0));
+unsafe fn quads_dotprod(rows: *const i8, columns: *const i8, runs: &[Run]) -> [[int32x4_t; 4]; 4] {
     let (a0, b0, c0, d0, a1, b1, c1, d1, a2, b2, c2, d2, a3, b3, c3, d3);
-    // SAFETY: `blocks`, not zero, times 16 bytes of the rows and 64 of the columns are read.
+    // SAFETY: 16 bytes of the rows and 64 of the columns are read for each block of the runs, of which none is empty.
     unsafe {
         asm!(
+            zeros!(a0 b0 c0 d0 a1 b1 c1 d1 a2 b2 c2 d2 a3 b3 c3 d3),
+            next_run!(),
             "tbz {blocks}, #0, 2f",
-            "ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [{columns}], #64",
-            "ldr {x:q}, [{rows}], #16",
+            "ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [{column}], #64",
+            "ldr {x:q}, [{row}], #16",
             "subs {blocks}, {blocks}, #1",
             dot!("x"),
-            "b.eq 3f",
+            "b.eq 4b",
             "2:",
-            "ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [{columns}], #64",
-            "ldp {x:q}, {y:q}, [{rows}], #32",
+            "ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [{column}], #64",
+            "ldp {x:q}, {y:q}, [{row}], #32",
             "subs {blocks}, {blocks}, #2",
             dot!("x"),
-            "ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [{columns}], #64",
+            "ld1 {{v0.16b, v1.16b, v2.16b, v3.16b}}, [{column}], #64",
             dot!("y"),
             "b.ne 2b",
-            "3:",
-            rows = inout(reg) rows => _,
-            columns = inout(reg) columns => _,
-            blocks = inout(reg) blocks => _,
+            "b 4b",
+            "5:",
+            rows = in(reg) rows,
+            columns = in(reg) columns,
+            run = inout(reg) runs.as_ptr_range().start => _,
+            end = in(reg) runs.as_ptr_range().end,
+            row = out(reg) _, column = out(reg) _, blocks = out(reg) _,
             x = out(vreg) _, y = out(vreg) _,
             out("v0") _, out("v1") _, out("v2") _, out("v3") _,
-            a0 = inout(vreg) zero => a0, b0 = inout(vreg) zero => b0, c0 = inout(vreg) zero => c0, d0 = inout(vreg) zero => d0,
-            a1 = inout(vreg) zero => a1, b1 = inout(vreg) zero => b1, c1 = inout(vreg) zero => c1, d1 = inout(vreg) zero => d1,
-            a2 = inout(vreg) zero => a2, b2 = inout(vreg) zero => b2, c2 = inout(vreg) zero => c2, d2 = inout(vreg) zero => d2,
-            a3 = inout(vreg) zero => a3, b3 = inout(vreg) zero => b3, c3 = inout(vreg) zero => c3, d3 = inout(vreg) zero => d3,
+            a0 = out(vreg) a0, b0 = out(vreg) b0, c0 = out(vreg) c0, d0 = out(vreg) d0,
+            a1 = out(vreg) a1, b1 = out(vreg) b1, c1 = out(vreg) c1, d1 = out(vreg) d1,
+            a2 = out(vreg) a2, b2 = out(vreg) b2, c2 = out(vreg) c2, d2 = out(vreg) d2,
+            a3 = out(vreg) a3, b3 = out(vreg) b3, c3 = out(vreg) c3, d3 = out(vreg) d3,
             options(nostack, readonly),
         );
     }
@@ -443,15 +505,15 @@ unsafe fn quads_dotprod(rows: *const i8, columns: *const i8, blocks: usize) -> [
 
 /// Products of 8 columns with one row: the first block, then the second on top where there is one.
 macro_rules! long {
-    ($x:literal: $a:ident $b:ident $c:ident $d:ident) => {
-        concat!(long!(@ $x), long!(+ $a $b $c $d))
+    (one $add:literal $x:literal: $a:ident $b:ident $c:ident $d:ident) => {
+        concat!(long!(@ $x), long!(+ $add $a $b $c $d))
     };
     ($x:literal $y:literal: $a:ident $b:ident $c:ident $d:ident) => {
         concat!(
             long!(@ $x),
             "smlal {p:v}.8h, {w2:v}.8b, ", $y, ".8b\n", "smlal2 {q:v}.8h, {w2:v}.16b, ", $y, ".16b\n",
             "smlal {r:v}.8h, {w3:v}.8b, ", $y, ".8b\n", "smlal2 {s:v}.8h, {w3:v}.16b, ", $y, ".16b\n",
-            long!(+ $a $b $c $d)
+            long!(+ "sadalp" $a $b $c $d)
         )
     };
     (@ $x:literal) => {
@@ -460,10 +522,25 @@ macro_rules! long {
             "smull {r:v}.8h, {w1:v}.8b, ", $x, ".8b\n", "smull2 {s:v}.8h, {w1:v}.16b, ", $x, ".16b\n",
         )
     };
-    (+ $a:ident $b:ident $c:ident $d:ident) => {
+    (+ $add:literal $a:ident $b:ident $c:ident $d:ident) => {
         concat!(
-            "sadalp {", stringify!($a), ":v}.4s, {p:v}.8h\n", "sadalp {", stringify!($b), ":v}.4s, {q:v}.8h\n",
-            "sadalp {", stringify!($c), ":v}.4s, {r:v}.8h\n", "sadalp {", stringify!($d), ":v}.4s, {s:v}.8h\n",
+            $add, " {", stringify!($a), ":v}.4s, {p:v}.8h\n", $add, " {", stringify!($b), ":v}.4s, {q:v}.8h\n",
+            $add, " {", stringify!($c), ":v}.4s, {r:v}.8h\n", $add, " {", stringify!($d), ":v}.4s, {s:v}.8h\n",
+        )
+    };
+}
+
+/// Products of one block, whose sums `$add` makes or adds; whether it was the last is in the flags.
+macro_rules! block_alone {
+    ($add:literal) => {
+        concat!(
+            "ldp {w0:q}, {w1:q}, [{column}], #64\n",
+            "ld4r {{v0.4s, v1.4s, v2.4s, v3.4s}}, [{row}], #16\n",
+            "subs {blocks}, {blocks}, #1\n",
+            long!(one $add "v0": a0 b0 c0 d0),
+            long!(one $add "v1": a1 b1 c1 d1),
+            long!(one $add "v2": a2 b2 c2 d2),
+            long!(one $add "v3": a3 b3 c3 d3),
         )
     };
 }
@@ -473,53 +550,61 @@ macro_rules! long {
 /// # Safety
 /// As there.
 #[inline(always)]
-unsafe fn quads_neon(rows: *const i8, columns: *const i8, blocks: usize) -> [[int32x4_t; 4]; 4] {
-    let zero = neon!(vdupq_n_s32(0));
-    let mut sums = [[zero; 4]; 4];
+unsafe fn quads_neon(rows: *const i8, columns: *const i8, runs: &[Run]) -> [[int32x4_t; 4]; 4] {
+    let mut sums = [[neon!(vdupq_n_s32(0)); 4]; 4];
     for half in 0..2 {
-        let (a0, b0, c0, d0, a1, b1, c1, d1, a2, b2, c2, d2, a3, b3, c3, d3);
-        // SAFETY: `blocks`, not zero, times 16 bytes of the rows are read and 32 of each 64 of the columns.
+        let (a0, c0, a1, c1, a2, c2, a3, c3);
+        // SAFETY: 16 bytes of the rows and 32 of each 64 of the columns are read for each block of the runs, of which none is empty.
         unsafe {
             asm!(
+                // A block alone at the beginning of the first run makes the sums; otherwise they begin at zero.
+                "cmp {run}, {end}",
+                "b.eq 6f",
+                "ldr {blocks}, [{run}, #8]",
+                "tbz {blocks}, #0, 6f",
+                take_run!(),
+                block_alone!("saddlp"),
+                "b.ne 2f",
+                "b 4f",
+                "6:",
+                zeros!(a0 b0 c0 d0 a1 b1 c1 d1 a2 b2 c2 d2 a3 b3 c3 d3),
+                next_run!(),
                 "tbz {blocks}, #0, 2f",
-                "ldp {w0:q}, {w1:q}, [{columns}], #64",
-                "ld4r {{v0.4s, v1.4s, v2.4s, v3.4s}}, [{rows}], #16",
-                "subs {blocks}, {blocks}, #1",
-                long!("v0": a0 b0 c0 d0),
-                long!("v1": a1 b1 c1 d1),
-                long!("v2": a2 b2 c2 d2),
-                long!("v3": a3 b3 c3 d3),
-                "b.eq 3f",
+                block_alone!("sadalp"),
+                "b.eq 4b",
                 "2:",
-                "ldp {w0:q}, {w1:q}, [{columns}], #128",
-                "ld4r {{v0.4s, v1.4s, v2.4s, v3.4s}}, [{rows}], #16",
-                "ldp {w2:q}, {w3:q}, [{columns}, #-64]",
-                "ld4r {{v4.4s, v5.4s, v6.4s, v7.4s}}, [{rows}], #16",
+                "ldp {w0:q}, {w1:q}, [{column}], #128",
+                "ld4r {{v0.4s, v1.4s, v2.4s, v3.4s}}, [{row}], #16",
+                "ldp {w2:q}, {w3:q}, [{column}, #-64]",
+                "ld4r {{v4.4s, v5.4s, v6.4s, v7.4s}}, [{row}], #16",
                 "subs {blocks}, {blocks}, #2",
                 long!("v0" "v4": a0 b0 c0 d0),
                 long!("v1" "v5": a1 b1 c1 d1),
                 long!("v2" "v6": a2 b2 c2 d2),
                 long!("v3" "v7": a3 b3 c3 d3),
                 "b.ne 2b",
-                "3:",
-                rows = inout(reg) rows => _,
-                columns = inout(reg) columns.add(32 * half) => _,
-                blocks = inout(reg) blocks => _,
+                "b 4b",
+                "5:",
+                join!(a0 b0, c0 d0, a1 b1, c1 d1, a2 b2, c2 d2, a3 b3, c3 d3),
+                rows = in(reg) rows,
+                columns = in(reg) columns.add(32 * half),
+                run = inout(reg) runs.as_ptr_range().start => _,
+                end = in(reg) runs.as_ptr_range().end,
+                row = out(reg) _, column = out(reg) _, blocks = out(reg) _,
                 out("v0") _, out("v1") _, out("v2") _, out("v3") _,
                 out("v4") _, out("v5") _, out("v6") _, out("v7") _,
                 w0 = out(vreg) _, w1 = out(vreg) _, w2 = out(vreg) _, w3 = out(vreg) _,
                 p = out(vreg) _, q = out(vreg) _, r = out(vreg) _, s = out(vreg) _,
-                a0 = inout(vreg) zero => a0, b0 = inout(vreg) zero => b0, c0 = inout(vreg) zero => c0, d0 = inout(vreg) zero => d0,
-                a1 = inout(vreg) zero => a1, b1 = inout(vreg) zero => b1, c1 = inout(vreg) zero => c1, d1 = inout(vreg) zero => d1,
-                a2 = inout(vreg) zero => a2, b2 = inout(vreg) zero => b2, c2 = inout(vreg) zero => c2, d2 = inout(vreg) zero => d2,
-                a3 = inout(vreg) zero => a3, b3 = inout(vreg) zero => b3, c3 = inout(vreg) zero => c3, d3 = inout(vreg) zero => d3,
+                a0 = out(vreg) a0, b0 = out(vreg) _, c0 = out(vreg) c0, d0 = out(vreg) _,
+                a1 = out(vreg) a1, b1 = out(vreg) _, c1 = out(vreg) c1, d1 = out(vreg) _,
+                a2 = out(vreg) a2, b2 = out(vreg) _, c2 = out(vreg) c2, d2 = out(vreg) _,
+                a3 = out(vreg) a3, b3 = out(vreg) _, c3 = out(vreg) c3, d3 = out(vreg) _,
                 options(nostack, readonly),
             );
-            let pairs = [[a0, b0, c0, d0], [a1, b1, c1, d1], [a2, b2, c2, d2], [a3, b3, c3, d3]];
-            for (sums, [a, b, c, d]) in sums.iter_mut().zip(pairs) {
-                sums[2 * half] = vpaddq_s32(a, b);
-                sums[2 * half + 1] = vpaddq_s32(c, d);
-            }
+        }
+        for (sums, [low, high]) in sums.iter_mut().zip([[a0, c0], [a1, c1], [a2, c2], [a3, c3]]) {
+            sums[2 * half] = low;
+            sums[2 * half + 1] = high;
         }
     }
     sums

@@ -1,6 +1,6 @@
 //! Sixteen lanes in plain Rust: the reference.
 
-use super::{LANES, Lanes, Operation, QUADS};
+use super::{LANES, Lanes, Operation, QUADS, Run};
 
 /// Always there.
 #[derive(Clone, Copy)]
@@ -173,16 +173,12 @@ impl Lanes for Scalar {
         core::array::from_fn(|index| bytes[index % 4][index / 4])
     }
 
-    unsafe fn multiply_quads(self, rows: *const i8, columns: *const i8, blocks: usize) -> [Self::Sums; 4] {
-        // SAFETY: the caller's promise.
-        let (rows, columns) = unsafe {
-            (
-                core::slice::from_raw_parts(rows.cast::<[[i8; 4]; 4]>(), blocks),
-                core::slice::from_raw_parts(columns.cast::<[[i8; 4]; LANES]>(), blocks),
-            )
-        };
+    unsafe fn multiply_quads(self, rows: *const i8, columns: *const i8, runs: &[Run]) -> [Self::Sums; 4] {
+        let (rows, columns) = (rows.cast::<[[i8; 4]; 4]>(), columns.cast::<[[i8; 4]; LANES]>());
         let mut sums = [[0_i32; LANES]; 4];
-        for (rows, columns) in rows.iter().zip(columns) {
+        for block in runs.iter().flat_map(|run| run.first..run.first + run.blocks) {
+            // SAFETY: the caller's promise.
+            let (rows, columns) = unsafe { (&*rows.add(block), &*columns.add(block)) };
             for (row, sums) in rows.iter().zip(&mut sums) {
                 for (column, sum) in columns.iter().zip(sums) {
                     for (value, other) in row.iter().zip(column) {

@@ -6,7 +6,7 @@ use std::vec::Vec;
 
 use super::attention::{doubles, naive};
 use super::{Random, every, same_bits};
-use crate::float::lanes::{LANES, Lanes, Operation};
+use crate::float::lanes::{LANES, Lanes, Operation, Run};
 use crate::{
     AttentionShape, FrameCache, FrameCacheMut, Kernels, Rows, frame_cache_bytes, frame_cache_scales,
     frame_scratch, frame_scratch_bytes,
@@ -101,10 +101,11 @@ fn shape(heads: usize, head_width: usize) -> AttentionShape {
     AttentionShape { heads, head_width, scale: 1.0 / (head_width as f32).sqrt() }
 }
 
-/// The products of blocks of rows and columns, `[4][16]`.
+/// The products of the blocks of rows and columns that are in `runs`, `[4][16]`.
 struct Products<'a> {
     rows: &'a [i8],
     columns: &'a [i8],
+    runs: &'a [Run],
 }
 
 impl Operation for Products<'_> {
@@ -114,8 +115,9 @@ impl Operation for Products<'_> {
     fn run<L: Lanes, const TILE: usize, const DIMS: usize>(self, lanes: L) -> Vec<f32> {
         let blocks = self.rows.len() / 16;
         assert_eq!(self.columns.len(), 64 * blocks);
-        // SAFETY: as many blocks of both.
-        let sums = unsafe { lanes.multiply_quads(self.rows.as_ptr(), self.columns.as_ptr(), blocks) };
+        assert!(self.runs.iter().all(|run| run.blocks > 0 && run.first + run.blocks <= blocks));
+        // SAFETY: as many blocks of both, and all runs are in them.
+        let sums = unsafe { lanes.multiply_quads(self.rows.as_ptr(), self.columns.as_ptr(), self.runs) };
         let mut floats = [[0.0; LANES]; 4];
         for row in 0..4 {
             lanes.store(lanes.sums_to_floats(sums[row]), &mut floats[row]);
@@ -134,20 +136,26 @@ fn products_are_exact_sums() {
             };
             let rows = bytes(16 * blocks, -127, extreme.map(|(row, _)| row));
             let columns = bytes(64 * blocks, -128, extreme.map(|(_, column)| column));
-            let mut expected = Vec::new();
-            for row in 0..4 {
-                for column in 0..LANES {
-                    let products = (0..4 * blocks).map(|k| {
-                        let (block, k) = (k / 4, k % 4);
-                        i32::from(rows[(block * 4 + row) * 4 + k])
-                            * i32::from(columns[(block * LANES + column) * 4 + k])
-                    });
-                    expected.push(products.sum::<i32>() as f32);
+            let all = [Run { first: 0, blocks }];
+            let third = blocks / 3;
+            let some = [Run { first: 0, blocks: third }, Run { first: blocks - third, blocks: third }];
+            for runs in [&all[..], if third > 0 { &some[..] } else { &[] }] {
+                let mut expected = Vec::new();
+                for row in 0..4 {
+                    for column in 0..LANES {
+                        let blocks = runs.iter().flat_map(|run| run.first..run.first + run.blocks);
+                        let products =
+                            blocks.flat_map(|block| (0..4).map(move |k| (block, k))).map(|(block, k)| {
+                                i32::from(rows[(block * 4 + row) * 4 + k])
+                                    * i32::from(columns[(block * LANES + column) * 4 + k])
+                            });
+                        expected.push(products.sum::<i32>() as f32);
+                    }
                 }
-            }
-            for kernels in every() {
-                let sums = kernels.run_products(Products { rows: &rows, columns: &columns });
-                assert_eq!(sums, expected, "{} {blocks}", kernels.instruction_set());
+                for kernels in every() {
+                    let sums = kernels.run_products(Products { rows: &rows, columns: &columns, runs });
+                    assert_eq!(sums, expected, "{} {blocks}", kernels.instruction_set());
+                }
             }
         }
     }
