@@ -109,12 +109,19 @@ impl Frontend<'_, '_, '_> {
             if index == 0 {
                 self.keep(done, count, convolution.outputs)?;
             }
-            for values in prefix(self.result(index), count * convolution.outputs)?.chunks(8) {
-                for ((sum, squares), value) in sum.iter_mut().zip(&mut squares).zip(values) {
-                    let value = f64::from(*value);
-                    *sum += value;
-                    *squares += value * value;
+            let (blocks, rest) = prefix(self.result(index), count * convolution.outputs)?.as_chunks::<8>();
+            let mut add = |lane: usize, value: f32| {
+                let value = f64::from(value);
+                sum[lane] += value;
+                squares[lane] += value * value;
+            };
+            for block in blocks {
+                for lane in 0..8 {
+                    add(lane, block[lane]);
                 }
+            }
+            for (lane, value) in rest.iter().enumerate().take(8) {
+                add(lane, *value);
             }
             done += count;
         }
@@ -175,11 +182,18 @@ impl Frontend<'_, '_, '_> {
         if let (Some(norm), Some(statistics)) = (convolution.group_norm, statistics) {
             let outputs = convolution.outputs;
             for frame in prefix_mut(result, count * outputs)?.chunks_exact_mut(outputs) {
-                for (value, weight) in frame.iter_mut().zip(norm.weight) {
-                    *value = (*value - statistics.mean) * statistics.scale * weight;
-                }
-                for (value, bias) in frame.iter_mut().zip(norm.bias.unwrap_or(&[])) {
-                    *value += bias;
+                let scaled = |value: f32, weight: f32| (value - statistics.mean) * statistics.scale * weight;
+                match norm.bias {
+                    Some(bias) => {
+                        for ((value, weight), bias) in frame.iter_mut().zip(norm.weight).zip(bias) {
+                            *value = scaled(*value, *weight) + bias;
+                        }
+                    }
+                    None => {
+                        for (value, weight) in frame.iter_mut().zip(norm.weight) {
+                            *value = scaled(*value, *weight);
+                        }
+                    }
                 }
             }
         }

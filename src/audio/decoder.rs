@@ -153,22 +153,19 @@ impl AudioReader {
     /// Takes the packet in `interleaved` into `chunk`.
     fn mix(&mut self, rate: u32, channels: usize) -> Result<(), AudioError> {
         let channels = channels.max(1);
-        let (broken_samples, scale) = (&mut self.broken_samples, 1.0 / channels as f32);
-        self.mono.clear();
-        self.mono.extend(self.interleaved.chunks_exact(channels).map(|frame| {
-            let sum: f32 = frame
-                .iter()
-                .map(|sample| {
-                    if sample.is_finite() {
-                        sample.clamp(-1.0, 1.0)
-                    } else {
-                        *broken_samples += 1;
-                        0.0
-                    }
-                })
-                .sum();
-            sum * scale
-        }));
+        for sample in &mut self.interleaved {
+            let finite = sample.is_finite();
+            self.broken_samples += u64::from(!finite);
+            *sample = if finite { sample.clamp(-1.0, 1.0) } else { 0.0 };
+        }
+        if channels == 1 {
+            core::mem::swap(&mut self.mono, &mut self.interleaved);
+        } else {
+            let scale = 1.0 / channels as f32;
+            self.mono.clear();
+            let frames = self.interleaved.chunks_exact(channels);
+            self.mono.extend(frames.map(|frame| frame.iter().sum::<f32>() * scale));
+        }
         self.decoded_frames += self.mono.len() as u64;
         if self.resampler.as_ref().is_none_or(|(current, _)| *current != rate) {
             let next = Resampler::new(rate)?;
