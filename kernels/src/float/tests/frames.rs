@@ -278,6 +278,36 @@ fn attend_frames_is_right_on_average() {
     assert!((error / size).sqrt() < 0.04, "{}", (error / size).sqrt());
 }
 
+/// Frames that no query attends to are left out, in more stretches than are told apart too.
+#[test]
+fn attend_frames_leaves_out_what_has_no_weight() {
+    let mut random = Random(16);
+    let shape = AttentionShape { heads: 1, head_width: 4, scale: 1.0 };
+    for (frames, period) in [(40, 8), (40, 16), (100, 100), (320, 8)] {
+        let seen = |frame: usize| frame % period >= period / 2;
+        let keys: Vec<f32> =
+            (0..frames).flat_map(|frame| [if seen(frame) { 20.0 } else { -20.0 }, 0.0, 0.0, 0.0]).collect();
+        let values = random.floats(frames * 4);
+        let query = [1.0, 0.0, 0.0, 0.0].repeat(16);
+        let run = |kernels: Kernels| {
+            let mut stored = Stored::new(shape, frames.next_multiple_of(16));
+            stored.keep(kernels, &keys, &values, 0, 16);
+            attend(kernels, &stored, &query, 16, 0..frames)
+        };
+        same_bits("attend_frames", run);
+        let out = run(Kernels::detect());
+        let count = (0..frames).filter(|frame| seen(*frame)).count() as f32;
+        for dim in 0..4 {
+            let mean =
+                (0..frames).filter(|frame| seen(*frame)).map(|frame| values[frame * 4 + dim]).sum::<f32>()
+                    / count;
+            for row in out.chunks(5) {
+                assert!((row[dim] - mean).abs() < 0.02, "{frames} {period}: {} {mean}", row[dim]);
+            }
+        }
+    }
+}
+
 /// Where the frames stand in the cache, and what stands beside them, changes no bit.
 #[test]
 fn attend_frames_wherever_they_stand() {
