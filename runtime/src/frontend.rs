@@ -110,19 +110,16 @@ impl Frontend<'_, '_, '_> {
                 self.keep(done, count, convolution.outputs)?;
             }
             let (blocks, rest) = prefix(self.result(index), count * convolution.outputs)?.as_chunks::<8>();
-            let mut add = |lane: usize, value: f32| {
-                let value = f64::from(value);
-                sum[lane] += value;
-                squares[lane] += value * value;
-            };
-            for block in blocks {
-                for lane in 0..8 {
-                    add(lane, block[lane]);
+            let mut add = |values: &[f32]| {
+                for ((sum, squares), value) in sum.iter_mut().zip(&mut squares).zip(values) {
+                    let value = f64::from(*value);
+                    *sum += value;
+                    *squares += value * value;
                 }
-            }
-            for (lane, value) in rest.iter().enumerate().take(8) {
-                add(lane, *value);
-            }
+            };
+            // Each of eight, which is then known, in a row of instructions.
+            blocks.iter().for_each(|block| add(block));
+            add(rest);
             done += count;
         }
         let count = (frames * convolution.outputs) as f64;
