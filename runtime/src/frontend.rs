@@ -117,7 +117,7 @@ impl Frontend<'_, '_, '_> {
                     *squares += value * value;
                 }
             };
-            // Each of eight, which is then known, in a row of instructions.
+            // Blocks, whose length is known, take fewer instructions.
             blocks.iter().for_each(|block| add(block));
             add(rest);
             done += count;

@@ -21,7 +21,7 @@ const MAX_FRAMES: usize = 1 << 17;
 /// 1.5 times 2 to this, 84.25, is what the largest product of probability and value scale becomes: 127, less what errors of the power
 /// may add. It is the float nearest to the logarithm.
 const LARGEST_EXPONENT: f32 = 6.396_605;
-/// Stretches of frames that count, of one head and sixteen queries; more would be more exact than they are worth.
+/// Stretches of frames that are told apart; the last one takes in all behind it, zeros too.
 const MAX_RUNS: usize = 16;
 /// Beyond this a score has no meaning: the steps between floats are too large to be a power's.
 const LARGEST_SCORE: f32 = 65536.0;
