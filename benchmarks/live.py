@@ -2,7 +2,7 @@
 """What a listener gets: how soon, how right, and what noise is taken for. docs/live.md quotes the tables.
 
     cargo build --release --example live_trace
-    python benchmarks/live.py latency|endpoint|words|noise|silence [--tool target/release/examples/live_trace]
+    python benchmarks/live.py latency|endpoint|words|noise|silence [--model FILE] [--work TIMES]
 
     latency   audio time and CPU time from the beginning of speech to the first words, 60 utterances
     endpoint  CPU time from the end of an utterance of about 10 s to its text
@@ -39,14 +39,14 @@ MINUTES = 10
 class Tool:
     """The `live_trace` example: the events of audio that is handed to it through a file."""
 
-    def __init__(self, program):
-        self.program = program
+    def __init__(self, program, options):
+        self.command = [program, *options]
         self.folder = tempfile.TemporaryDirectory()
 
     def run(self, samples, *options):
         path = Path(self.folder.name) / "audio.wav"
         soundfile.write(path, samples, RATE, subtype="PCM_16")
-        done = subprocess.run([self.program, *options, path], check=True, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run([*self.command, *options, path], check=True, stdout=subprocess.PIPE, text=True)
         return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -98,7 +98,7 @@ def words(tool, speech, random):
     """Live against from the file, the same joined recordings."""
     normalise = EnglishTextNormalizer()
     errors = {"live": [], "live, without partial results": [], "from the file": []}
-    counts, lost, stable, partials = [], 0, [], 0
+    counts, lost, stable, shown = [], 0, [], []
     for _ in range(3):
         picked = random.choice(len(speech), 40, replace=False)
         audio = [quiet(1, random)]
@@ -115,8 +115,8 @@ def words(tool, speech, random):
             errors[name] += wrong
             if name == "live":
                 lost += sum(hit == 0 for hit in hits)
-                partials += sum(event["event"] == "partial" for event in events)
                 stable += stable_shares(events)
+                shown += shown_words(events, normalise)
     counts = numpy.array(counts)
     print(f"3 x 40 utterances joined with pauses of 0.3 to 3 s, {counts.sum()} words\n")
     print("| recognised | word error % | 95 % interval | against from the file |\n|---|---:|---:|---:|")
@@ -126,7 +126,9 @@ def words(tool, speech, random):
         low, high = interval(wrong, counts)
         rate = 100 * wrong.sum() / counts.sum()
         print(f"| {name} | {rate:.2f} | {low:.2f} to {high:.2f} | {rate - base:+.2f} (goal: at most +0.50) |")
-    print(f"\nUtterances lost: {lost} (goal: 0). {partials} partial results; {100 * numpy.mean(stable):.0f} % of an utterance's words were stable before its end.")
+    print(f"\nUtterances lost: {lost} (goal: 0). {len(shown)} partial results; {100 * numpy.mean(stable):.0f} % of an utterance's words were stable before its end.")
+    differing, total = numpy.sum(shown, axis=0)
+    print(f"Of {total} words in partial results {100 * differing / total:.1f} % were not in the final text, or not there.")
 
 
 def errors_each(references, text):
@@ -154,6 +156,31 @@ def stable_shares(events):
             shares.append(len(stable.split()) / max(1, len(event["text"].split())))
             stable = ""
     return shares
+
+
+def shown_words(events, normalise):
+    """Of each partial result, `(errors, words)` against that beginning of the final text which it is nearest to."""
+    found, partials = [], []
+    for event in events:
+        if event["event"] == "partial":
+            partials.append(normalise(words_of(event)).split())
+        elif event["event"] == "final":
+            final = normalise(event["text"]).split()
+            found += [(least_errors(words, final), len(words)) for words in partials if words]
+            partials.clear()
+    return found
+
+
+def least_errors(words, final):
+    """Word errors of `words` against the beginning of `final` that has the fewest."""
+    row = numpy.arange(len(final) + 1)
+    for word in words:
+        differs = numpy.array([word != other for other in final], int)
+        row = numpy.concatenate(([row[0] + 1], numpy.minimum(row[:-1] + differs, row[1:] + 1)))
+        # A word left out costs one: the least of everything before it, and the way from there.
+        steps = numpy.arange(len(row))
+        row = numpy.minimum.accumulate(row - steps) + steps
+    return int(row.min())
 
 
 def noises(speech, random):
@@ -197,12 +224,15 @@ def main():
     measures = {function.__name__: function for function in (latency, endpoint, words, noise, silence)}
     parser.add_argument("measure", choices=measures)
     parser.add_argument("--tool", type=Path, default=ROOT / "target" / "release" / "examples" / "live_trace")
+    parser.add_argument("--model", type=Path, help="instead of the built-in one")
+    parser.add_argument("--work", type=float, help="work on partial results, as a multiple of that on the utterance (1.45)")
     parser.add_argument("--speech", type=Path, default=ROOT / ".." / "shared" / "speech" / "dev")
     arguments = parser.parse_args()
     if not arguments.speech.exists():
         print("skipped: no speech data")
         return
-    measures[arguments.measure](Tool(arguments.tool), list(clips(arguments.speech)), numpy.random.default_rng(1))
+    options = [part for name in ("model", "work") if (value := getattr(arguments, name)) for part in (f"--{name}", str(value))]
+    measures[arguments.measure](Tool(arguments.tool, options), list(clips(arguments.speech)), numpy.random.default_rng(1))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
 //! Everything that a listener is told about a recording, one JSON object a line, with what it cost: `benchmarks/live.py` reads it.
 //!
 //! ```text
-//! cargo run --release --example live_trace -- [--file] [--interval SECONDS] RECORDING...
+//! cargo run --release --example live_trace -- [--model MODEL] [--file] [--interval SECONDS] [--work TIMES] RECORDING...
 //! ```
 //!
-//! Samples are pushed in pieces of 20 ms, as a microphone gives them, but as fast as they are taken. `--file` recognises each
-//! recording as `kinglet transcribe` does instead; `--interval 0` leaves partial results out.
+//! Samples are pushed in pieces of 20 ms, as a microphone gives them, but as fast as they are taken. `--model` takes another model
+//! than the built-in one; `--file` recognises each recording as `kinglet transcribe` does instead; `--interval 0` leaves partial
+//! results out; `--work` is `PartialConfig::work`.
 
 use std::io::{self, Write};
 
 use kinglet::audio::{AudioReader, find_inputs};
-use kinglet::model_file::ModelFile;
+use kinglet::model_file::{Loading, ModelFile};
 use kinglet_kernels::Kernels;
 use kinglet_model_format::Model;
 use kinglet_runtime::{
@@ -23,18 +24,23 @@ use serde_json::{Value, json};
 const PIECE: usize = 320;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut interval = 0.5;
+    let mut partials = PartialConfig::default();
     let mut file = false;
+    let mut model_file = ModelFile::embedded();
     let mut recordings = Vec::new();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--file" => file = true,
-            "--interval" => interval = arguments.next().unwrap_or_default().parse()?,
+            "--interval" => partials.interval = arguments.next().unwrap_or_default().parse()?,
+            "--work" => partials.work = arguments.next().unwrap_or_default().parse()?,
+            "--model" => {
+                let path = arguments.next().unwrap_or_default();
+                model_file = ModelFile::open(path.as_ref(), Loading::Map)?;
+            }
             _ => recordings.push(argument),
         }
     }
-    let model_file = ModelFile::embedded();
     let (model, limits) = (Model::parse(&model_file)?, Limits::default());
     let mut region = vec![0; memory_required(&model, &limits)?];
     let rules = SegmenterConfig::default();
@@ -44,8 +50,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             true => Recognizer::for_recordings(model, kernels, limits, &mut region)?,
             false => Recognizer::new(model, kernels, limits, rules, &mut region)?,
         };
-        let recognizer = match interval > 0.0 && !file {
-            true => recognizer.with_partials(PartialConfig { interval, ..PartialConfig::default() }),
+        let recognizer = match partials.interval > 0.0 && !file {
+            true => recognizer.with_partials(partials),
             false => recognizer,
         };
         println!("{}", json!({ "event": "recording", "file": recording }));

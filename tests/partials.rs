@@ -119,7 +119,7 @@ fn stable_words_stay_whatever_is_heard_later() {
     for beam in [1, 4] {
         let heard = hear(&samples, samples.len(), beam, Some(often));
         assert!(heard.len() > 50, "{}", heard.len());
-        assert!(check_stable(&heard) > 20, "beam {beam}: hardly anything became stable: {heard:?}");
+        assert!(check_stable(&heard) > 100, "beam {beam}: hardly anything became stable: {heard:?}");
     }
 }
 

@@ -3,9 +3,9 @@
 //! An encoder whose every frame depends on every other one must begin anew for each hypothesis: frames that were encoded with
 //! another future, or in pieces, are of no use to a decoder that was not trained on such (word error 14 to 59 % instead of 4 %,
 //! docs/live.md). So a hypothesis costs as much as the audio that it hears, and hearing everything each time would cost the square
-//! of the utterance. Here all hypotheses together are at all times worth at most [`PartialConfig::work`] times the utterance: the
-//! first ones hear it from its beginning; later ones hear its end, from a pause between words on that the one before has found,
-//! and keep the words before it.
+//! of the utterance. Here all hypotheses together are at all times worth at most [`PartialConfig::work`] times the utterance. One
+//! hears the utterance from its beginning where that is within the bound, as for the first ones it is; else its end, from a pause
+//! between words on that the one before has found, and keeps the words before it.
 
 use crate::SAMPLE_RATE;
 use crate::running_words::Boundary;
@@ -66,7 +66,7 @@ pub(crate) struct Schedule {
     spent: u64,
     /// One past the last sample that the latest one heard.
     heard: u64,
-    /// Where the next one may begin.
+    /// Where the next one may begin, if hearing the whole utterance costs too much.
     boundary: Boundary,
 }
 
@@ -78,14 +78,12 @@ impl Schedule {
     /// Whether a hypothesis is due at `now`, the end of a frame.
     pub(crate) fn due(&self, running: Running, now: u64) -> Option<Due> {
         let start = running.start_sample;
-        let (spent, heard, mut boundary) = match self.utterance {
+        let lead = (running.voiced_start - start).saturating_sub(LEAD) as usize;
+        let beginning = Boundary { words: 0, sample: lead };
+        let (spent, heard, boundary) = match self.utterance {
             Some(utterance) if utterance == start => (self.spent, self.heard, self.boundary),
-            _ => (0, start, Boundary::default()),
+            _ => (0, start, beginning),
         };
-        if boundary.words == 0 {
-            boundary.sample =
-                boundary.sample.max((running.voiced_start - start).saturating_sub(LEAD) as usize);
-        }
         let end = now.min(running.voiced_end + SILENCE);
         let interval = (self.config.interval * SAMPLE_RATE as f32) as u64;
         let voiced = running.voiced_end.saturating_sub(running.voiced_start);
@@ -93,8 +91,10 @@ impl Schedule {
             return None;
         }
         let allowed = (self.config.work * cost(end - start) as f32) as u64;
-        let due = spent + cost(end.saturating_sub(start + boundary.sample as u64));
-        (due <= allowed).then_some(Due { utterance: running, boundary, end })
+        let within_bound =
+            |begin: &Boundary| spent + cost(end.saturating_sub(start + begin.sample as u64)) <= allowed;
+        let boundary = [beginning, boundary].into_iter().find(within_bound)?;
+        Some(Due { utterance: running, boundary, end })
     }
 
     /// The hypothesis `due` is there; `boundary` says where, from a first to a last sample of the utterance, the next may begin.
@@ -163,6 +163,16 @@ mod tests {
             let longest = heard.windows(2).map(|pair| pair[1].1 - pair[0].1).max().unwrap_or(u64::MAX);
             assert!(work < 1.45 || longest <= seconds(4.0), "{work}: {longest} samples without a hypothesis");
         }
+    }
+
+    #[test]
+    fn the_whole_utterance_is_heard_where_that_is_within_the_bound() {
+        let latest_begin = |work| {
+            let (heard, _) = hypotheses(PartialConfig { interval: 0.5, work }, seconds(20.0));
+            heard.iter().map(|&(begin, _)| begin).max()
+        };
+        assert_eq!(latest_begin(100.0), Some(0));
+        assert!(latest_begin(1.45) > Some(seconds(15.0)));
     }
 
     #[test]
