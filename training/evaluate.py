@@ -3,12 +3,15 @@
 
   python training/evaluate.py models/en.kgl --float float.jsonl ../shared/speech/dev [FOLDER ...]
   python training/evaluate.py models/en.kgl --noise                    # words invented on silence, hum, noise, knocks, sirens
+  python training/evaluate.py models/en.kgl --single ../shared/speech/dev  # words that somebody says alone
 
 Word error with a bootstrap 95 % interval for each folder (`manifest.jsonl` with `text`), the share of utterances with the float
-model's text (`reference.py transcribe` writes it), and words a minute where nobody speaks. Runs `kinglet transcribe`.
+model's text (`reference.py transcribe` writes it), words a minute where nobody speaks, and its counterpart: single words, cut out
+of sentences, that are recognised or left out as noise. Runs `kinglet transcribe`.
 """
 
 import argparse
+import re
 import subprocess
 import tempfile
 import wave
@@ -17,6 +20,7 @@ from pathlib import Path
 import numpy
 import scipy.signal
 
+from speech import read_audio
 from word_error import count_errors, interval, read
 
 HERE = Path(__file__).resolve().parent
@@ -30,6 +34,8 @@ def main() -> None:
     parser.add_argument("--program", type=Path, default=HERE.parent / "target" / "release" / "kinglet")
     parser.add_argument("--float", type=Path, help="transcripts of the float model")
     parser.add_argument("--noise", action="store_true")
+    parser.add_argument("--single", type=Path, metavar="FOLDER", help="of whose recordings two words each are cut out")
+    parser.add_argument("--timing", type=Path, default=HERE.parent / "models" / "en-int8.kgl", help="model that says where a word is (%(default)s)")
     parser.add_argument("--minutes", type=float, default=10, help="of each kind of noise")
     arguments = parser.parse_args()
     if not arguments.program.is_file():
@@ -45,10 +51,13 @@ def main() -> None:
             print("\n| where nobody speaks | minutes | words | words a minute |\n|---|---:|---:|---:|")
             for name, samples in noises(arguments.minutes).items():
                 print(noise_row(arguments, name, samples, Path(folder)))
+        if arguments.single:
+            print("\n| single words | right | left out |\n|---:|---:|---:|")
+            print(single_row(arguments, Path(folder)))
 
 
-def transcribe(arguments, audio: Path, output: Path) -> dict[str, dict]:
-    command = [arguments.program, "--quiet", "transcribe", "--model", arguments.model, "--format", "json", audio]
+def transcribe(arguments, audio: Path, output: Path, model: Path | None = None) -> dict[str, dict]:
+    command = [arguments.program, "--quiet", "transcribe", "--model", model or arguments.model, "--format", "json", audio]
     with open(output, "w", encoding="utf-8") as lines:
         if subprocess.run(command, stdout=lines).returncode != 0:
             raise SystemExit(f"failed: {' '.join(map(str, command))}")
@@ -107,12 +116,42 @@ def siren(time: numpy.ndarray) -> numpy.ndarray:
     return 0.1 * tone * (0.55 + 0.45 * numpy.sin(2 * numpy.pi * 1.7 * time + 2 * numpy.sin(2 * numpy.pi * 0.3 * time)))
 
 
-def noise_row(arguments, name: str, samples: numpy.ndarray, folder: Path) -> str:
-    with wave.open(str(folder / f"{name}.wav"), "wb") as recording:
+def write_wave(path: Path, samples: numpy.ndarray) -> None:
+    with wave.open(str(path), "wb") as recording:
         recording.setnchannels(1)
         recording.setsampwidth(2)
         recording.setframerate(SAMPLE_RATE)
         recording.writeframes((samples.clip(-1, 1) * 32767).astype(numpy.int16).tobytes())
+
+
+def letters(word: str) -> str:
+    return re.sub("[^a-z']", "", word.lower())
+
+
+def single_row(arguments, folder: Path) -> str:
+    """Two words of each recording, neither its first nor its last, of four letters and more and 0.25 to 1 s, that were said and that the
+    timing model is sure of; 0.05 s around them, then half a second of a quiet room."""
+    generator, words = numpy.random.default_rng(3), {}
+    (folder / "single").mkdir()
+    said = read(arguments.single / "manifest.jsonl")
+    for name, entry in sorted(transcribe(arguments, arguments.single, folder / "timed.jsonl", arguments.timing).items()):
+        spoken = {letters(word) for word in said[name]["text"].split()}
+        timed = [word for segment in entry["segments"] for word in segment["words"]][1:-1]
+        timed = [word for word in timed if word["confidence"] > 0.9 and letters(word["word"]) in spoken]
+        timed = [word for word in timed if len(letters(word["word"])) >= 4 and 0.25 < word["end"] - word["start"] < 1]
+        audio = read_audio(arguments.single / name) / 32768
+        for word in [timed[place] for place in generator.permutation(len(timed))[:2]]:
+            first, last = int((word["start"] - 0.05) * SAMPLE_RATE), int((word["end"] + 0.05) * SAMPLE_RATE)
+            room = 3e-4 * generator.standard_normal((2, SAMPLE_RATE // 2))
+            words[f"{len(words):04}.wav"] = letters(word["word"])
+            write_wave(folder / "single" / f"{len(words) - 1:04}.wav", numpy.concatenate([room[0], audio[max(0, first) : last], room[1]]))
+    got = {name: entry["text"] for name, entry in transcribe(arguments, folder / "single", folder / "got.jsonl").items()}
+    right = sum(word in map(letters, got[name].split()) for name, word in words.items())
+    return f"| {len(words)} | {right} | {sum(not got[name] for name in words)} |"
+
+
+def noise_row(arguments, name: str, samples: numpy.ndarray, folder: Path) -> str:
+    write_wave(folder / f"{name}.wav", samples)
     got = transcribe(arguments, folder / f"{name}.wav", folder / "got.jsonl")
     words = sum(len(entry["text"].split()) for entry in got.values())
     minutes = len(samples) / SAMPLE_RATE / 60
