@@ -11,6 +11,7 @@ other, and `NAME.jsonl`, a line a clip: first frame, frames, tokens. 0.17 GB an 
 
 import argparse
 import difflib
+import itertools
 import json
 import re
 import tomllib
@@ -27,7 +28,8 @@ from checkpoint import decode, read_checkpoint
 from import_moonshine import tokenizer_json
 from model import multiplies_bf16
 from moonshine import Moonshine
-from speech import SAMPLE_RATE, Clip, audio_of, batches, keep_aside, load_clips, read_folder, translation_of
+from prepare import transcribe
+from speech import BUCKET, SAMPLE_RATE, Clip, audio_of, batches, keep_aside, load_clips, read_folder, translation_of
 from train import HERE, load_student
 
 BATCH_SECONDS = 80
@@ -113,7 +115,7 @@ def gather(run: dict, texts: Texts) -> tuple[list[tuple[list[Clip], dict]], list
     for entry in run["speech"]:
         clips = load_clips(HERE / "out" / "data" / entry["data"], teacher) if "data" in entry else read_folder(HERE / "out" / entry["folder"])
         clips = [Clip(clip.name, clip.samples, texts.of(clip, entry["text"])) for clip in clips if clip.seconds <= longest]
-        clips = [clip for clip in clips if clip.tokens]
+        clips = [clip for clip in clips if clip.tokens][:: entry.get("every", 1)]
         if entry.get("data") in run["data"]:
             aside += [clip for clip in clips if clip.name in names]
             clips = [clip for clip in clips if clip.name not in names]
@@ -130,6 +132,22 @@ def changed(kinds: list[tuple[list[Clip], dict]], seed: int) -> Iterable[tuple[l
             share, speed = (0.0, 0.0) if as_it_is else (entry.get("augment", 0.0), entry.get("speed", 0.0))
             for batch in tqdm(batches(clips, BATCH_SECONDS, generator), desc=entry.get("data", entry.get("folder")), unit="batch", disable=None):
                 yield batch, augment(audio_of(batch), generator, share, speed)
+
+
+def pieces(kinds: list[tuple[list[Clip], dict]], count: int, teacher: Moonshine, seed: int) -> Iterable[tuple[list[Clip], torch.Tensor]]:
+    """What a listener has heard so far: up to 4 s, half of them from the beginning of a clip on, half from anywhere, cut as they come, and what the float
+    model hears in them."""
+    generator, clips = numpy.random.default_rng((seed, count)), [clip for clips, _ in kinds for clip in clips]
+    cut = []
+    for number in generator.integers(len(clips), size=count):
+        samples = clips[number].samples
+        length = BUCKET * int(generator.integers(1, 9))
+        start = int(generator.integers(max(1, len(samples) - length))) if generator.random() < 0.5 else 0
+        if start + length <= len(samples):
+            cut.append(Clip("piece", samples[start : start + length]))
+    for batch in tqdm(batches(cut, BATCH_SECONDS, generator), desc="pieces", unit="batch", disable=None):
+        heard = transcribe(teacher, batch, "cpu")
+        yield heard, augment(audio_of(heard), generator, 0.2, 0.0)
 
 
 def silence(clips: int, seed: int) -> Iterable[tuple[list[Clip], torch.Tensor]]:
@@ -154,7 +172,7 @@ def main() -> None:
     sets = {
         "nothing": silence(run.get("nothing", 192), seed),
         "aside": ((batch, audio_of(batch)) for batch in batches(aside, BATCH_SECONDS)),
-        "learnt": changed(kinds, seed),
+        "learnt": itertools.chain(changed(kinds, seed), pieces(kinds, run.get("pieces", 0), encoders.teacher, seed)),
     }
     for name, heard in sets.items():
         frames = encoders.keep(heard, folder / name)
