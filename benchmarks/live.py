@@ -166,7 +166,7 @@ def shown_words(events, normalise):
             partials.append(normalise(words_of(event)).split())
         elif event["event"] == "final":
             final = normalise(event["text"]).split()
-            found += [(least_errors(words, final), len(words)) for words in partials if words]
+            found += [(least_errors(words, final), len(words)) for words in partials]
             partials.clear()
     return found
 

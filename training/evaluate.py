@@ -143,8 +143,9 @@ def single_row(arguments, folder: Path) -> str:
         for word in [timed[place] for place in generator.permutation(len(timed))[:2]]:
             first, last = int((word["start"] - 0.05) * SAMPLE_RATE), int((word["end"] + 0.05) * SAMPLE_RATE)
             room = 3e-4 * generator.standard_normal((2, SAMPLE_RATE // 2))
-            words[f"{len(words):04}.wav"] = letters(word["word"])
-            write_wave(folder / "single" / f"{len(words) - 1:04}.wav", numpy.concatenate([room[0], audio[max(0, first) : last], room[1]]))
+            cut = f"{len(words):04}.wav"
+            words[cut] = letters(word["word"])
+            write_wave(folder / "single" / cut, numpy.concatenate([room[0], audio[max(0, first) : last], room[1]]))
     got = {name: entry["text"] for name, entry in transcribe(arguments, folder / "single", folder / "got.jsonl").items()}
     right = sum(word in map(letters, got[name].split()) for name, word in words.items())
     return f"| {len(words)} | {right} | {sum(not got[name] for name in words)} |"

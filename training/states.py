@@ -4,7 +4,7 @@
   python training/states.py training/config/decoder.toml        # into training/out/states/decoder; stopped, it starts anew
 
 Once an encoder stays as it is, it hears the same each time, and an hour of speech is three to four times dearer for both encoders than for the decoder that
-learns from it. Speech comes from prepare.py's cache and from synthesize.py's folders, each clip as often as the config says, changed by augment.py.
+learns from it. Speech comes from prepare.py's cache and from synthesize.py's folders, each clip as often as the config says, changed by augment.py, and in pieces.
 `learnt`, `aside` (clips that measure) and `nothing` (nobody speaks) each are `NAME.student` and `NAME.teacher`, f16 `[frames, width]`, one clip after the
 other, and `NAME.jsonl`, a line a clip: first frame, frames, tokens. 0.17 GB an hour of speech.
 """
@@ -115,11 +115,11 @@ def gather(run: dict, texts: Texts) -> tuple[list[tuple[list[Clip], dict]], list
     for entry in run["speech"]:
         clips = load_clips(HERE / "out" / "data" / entry["data"], teacher) if "data" in entry else read_folder(HERE / "out" / entry["folder"])
         clips = [Clip(clip.name, clip.samples, texts.of(clip, entry["text"])) for clip in clips if clip.seconds <= longest]
-        clips = [clip for clip in clips if clip.tokens][:: entry.get("every", 1)]
+        clips = [clip for clip in clips if clip.tokens]
         if entry.get("data") in run["data"]:
             aside += [clip for clip in clips if clip.name in names]
             clips = [clip for clip in clips if clip.name not in names]
-        kinds.append((clips, entry))
+        kinds.append((clips[:: entry.get("every", 1)], entry))
     return kinds, aside
 
 
