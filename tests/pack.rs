@@ -176,3 +176,12 @@ fn shapes_that_blocks_do_not_divide_are_padded_and_told() {
     assert!(padded.contains("76 x 36") && padded.contains("padded to whole blocks"), "{padded}");
     run(&["inspect", &file], 0);
 }
+
+#[test]
+fn merged_frames_are_shown_with_the_block_that_merges_them() {
+    let folder = Folder::new();
+    let file = folder.path("model.kgl");
+    run(&["pack", "tests/data/tiny-merged", "-o", &file], 0);
+    let (out, _) = run(&["inspect", &file], 0);
+    assert!(out.contains("\n  frames merged: 2 in front of block 2, 3 in front of block 3\n"), "{out}");
+}

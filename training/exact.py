@@ -3,7 +3,9 @@
 Int4 where the checkpoint says on which grid, int8 elsewhere, as `kinglet pack` stores it. Floats, residuals and a decoder's memories are not done.
 """
 
+import functools
 import math
+import operator
 
 import torch
 from torch.nn import functional
@@ -77,12 +79,12 @@ class Stack:
         """`[frames, width]` to `[heads, frames, head width]`."""
         return x.unflatten(-1, (self.config["heads"], self.config["head_width"])).transpose(0, 1)
 
-    def turn(self, x: torch.Tensor, first: int = 0) -> torch.Tensor:
-        """Positions of `[heads, frames, head width]`."""
-        last = first + x.shape[1]
+    def turn(self, x: torch.Tensor, first: int = 0, step: int = 1) -> torch.Tensor:
+        """Positions of `[heads, frames, head width]`, `step` from frame to frame."""
+        last = first + step * x.shape[1]
         if last > len(self.rotary[0]):
             self.rotary = rotary_tables(self.config["rotary_base"], self.config["rotary_width"], 2 * last)
-        return rotate(x, self.rotary[0][first:last], self.rotary[1][first:last])
+        return rotate(x, self.rotary[0][first:last:step], self.rotary[1][first:last:step])
 
     def feed_forward(self, x: torch.Tensor, matrices: dict[str, Matrix]) -> torch.Tensor:
         rows = matrices["up"].round(x)
@@ -94,16 +96,19 @@ class Stack:
 class Encoder(Stack):
     def __init__(self, tensors: dict, config: dict):
         super().__init__(tensors, config, "encoder")
+        self.merge = self.config.get("merge", [1] * self.config["layers"])
         prefixes = [f"layers.{index}" for index in range(self.config["layers"])]
         self.attention = [self.matrices(f"{prefix}.attention", ATTENTION) for prefix in prefixes]
         self.network = [self.matrices(f"{prefix}.feed_forward", NETWORKS[self.config["activation"]]) for prefix in prefixes]
         self.attend = attend_frames if self.config.get("activation_bits", 8) == 8 else attend_floats
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        for index, (attention, network) in enumerate(zip(self.attention, self.network)):
+        merged = 1
+        for index, (count, attention, network) in enumerate(zip(self.merge, self.attention, self.network)):
+            x, merged = merge_frames(x, count), merged * count
             rows = attention["query"].round(self.norm(x, f"layers.{index}.attention_norm"))
             query, key, value = (attention[name].times(rows) for name in ("query", "key", "value"))
-            attended = self.attend(self.turn(self.heads(query)), self.turn(self.heads(key)), self.heads(value))
+            attended = self.attend(self.turn(self.heads(query), step=merged), self.turn(self.heads(key), step=merged), self.heads(value))
             out = attention["output"](attended.transpose(0, 1).flatten(1))
             x = x + (out + self.memory(value, index) if self.config.get("memory") else out)
             x = x + self.feed_forward(self.norm(x, f"layers.{index}.feed_forward_norm"), network)
@@ -118,6 +123,18 @@ class Encoder(Stack):
         for tap in range(taps.shape[1]):
             total = fma(padded[tap : tap + len(values)], taps[:, tap], total)
         return total
+
+
+def merge_frames(x: torch.Tensor, count: int) -> torch.Tensor:
+    """Means of each `count` of `[frames, width]`, the last of those that are left."""
+    whole = len(x) // count
+    parts = x[: whole * count].unflatten(0, (whole, count)), x[None, whole * count :]
+    return x if count == 1 else torch.cat([mean(part) for part in parts if part.numel()])
+
+
+def mean(x: torch.Tensor) -> torch.Tensor:
+    """Of the frames of `[groups, frames, width]`, added from the first to the last."""
+    return functools.reduce(operator.add, x.unbind(1)) * single(1 / x.shape[1])
 
 
 class Decoder(Stack):

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from gptq import as_matrix, as_weight, cut_blocks, keep_blocks, spread, spread_blocks
-from moonshine import EncoderBlock, Moonshine, rotate
+from moonshine import Encoder, EncoderBlock, Moonshine, rotate
 from quantized import fake_int8, fake_quantize, fake_quantize_wide, input_bits, round_attention, round_cache, rounded_convolution
 from scheme import Rules, Scheme
 from shared import share_layers
@@ -108,8 +108,8 @@ class Memory(nn.Module):
 class MemoryBlock(EncoderBlock):
     """An encoder block with an FSMN memory."""
 
-    def __init__(self, config: dict):
-        super().__init__(config)
+    def __init__(self, config: dict, merged: int = 1):
+        super().__init__(config, merged)
         self.attention.memory = Memory(config["heads"] * config["head_width"], **config["memory"])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -124,7 +124,7 @@ class Student(Moonshine):
     def __init__(self, config: dict):
         super().__init__(config)
         if config["encoder"].get("memory"):
-            self.encoder.layers = nn.ModuleList(MemoryBlock(config["encoder"]) for _ in range(config["encoder"]["layers"]))
+            self.encoder = Encoder(config["encoder"], MemoryBlock)
 
     def matrices(self):
         """`(tensor name, module)` of everything that may be rounded."""

@@ -4,7 +4,9 @@ Parameters bear the names of the checkpoint's tensors, so `load_state_dict` is t
 `[batch, frames, width]` unless stated; there is no padding mask, so every clip of a batch must be equally long.
 """
 
+import itertools
 import math
+import operator
 
 import torch
 from torch import nn
@@ -26,6 +28,8 @@ class Frontend(nn.Module):
         self.norm = nn.GroupNorm(1, channels[1], eps=1e-5)
 
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
+        if samples.is_cuda:
+            return self.by_windows(samples)
         x = samples[:, None, :]
         for layer, conv in zip(self.config, self.conv):
             x = conv(x)
@@ -34,10 +38,32 @@ class Frontend(nn.Module):
                 x = self.norm(x)
         return x.transpose(1, 2)
 
+    def by_windows(self, samples: torch.Tensor) -> torch.Tensor:
+        """The same as products of matrices. The libraries of GPUs are slow at one channel in, and at one norm over a whole clip."""
+        x = samples[:, :, None]
+        for layer, conv in zip(self.config, self.conv):
+            windows = x.unfold(1, layer["kernel"], layer["stride"]).flatten(2)
+            x = functional.linear(windows, conv.weight.flatten(1), conv.bias)
+            x = torch.tanh(x) if layer["activation"] == "tanh" else functional.gelu(x)
+            if layer.get("norm") == "group":
+                variance, mean = torch.var_mean(x.float(), (1, 2), correction=0, keepdim=True)
+                x = (x - mean) * torch.rsqrt(variance + self.norm.eps) * self.norm.weight + self.norm.bias
+        return x
 
-def rotate(x: torch.Tensor, first_position: int, width: int, base: float) -> torch.Tensor:
-    """Rotary positions on the first `width` of the head's values, pairs `(0, 1), (2, 3), ...`; `x` is `[batch, heads, frames, head_width]`."""
-    positions = torch.arange(first_position, first_position + x.shape[2], dtype=torch.float32, device=x.device)
+
+def merge_frames(x: torch.Tensor, count: int) -> torch.Tensor:
+    """Means of each `count` frames of `[batch, frames, width]`; the last of those that are left."""
+    frames = x.shape[1]
+    if count == 1:
+        return x
+    means = x[:, : frames - frames % count].unflatten(1, (-1, count)).mean(2)
+    return torch.cat((means, x[:, frames - frames % count :].mean(1, keepdim=True)), 1) if frames % count else means
+
+
+def rotate(x: torch.Tensor, first_position: int, width: int, base: float, step: int = 1) -> torch.Tensor:
+    """Rotary positions, `step` from frame to frame, on the first `width` of the head's values, pairs `(0, 1), (2, 3), ...`; `x` is
+    `[batch, heads, frames, head_width]`."""
+    positions = step * torch.arange(first_position, first_position + x.shape[2], dtype=torch.float32, device=x.device)
     frequencies = 1.0 / base ** (torch.arange(0, width, 2, dtype=torch.float32, device=x.device) / width)
     angles = torch.outer(positions, frequencies)
     cosine, sine = angles.cos(), angles.sin()
@@ -65,6 +91,8 @@ class Attention(nn.Module):
 
     def mix(self, query, key, value, causal_from: int | None = None) -> torch.Tensor:
         """Softmax attention; with `causal_from` row `i` of the query sees the keys up to `causal_from + i`."""
+        if query.is_cuda and not causal_from:
+            return functional.scaled_dot_product_attention(query, key, value, is_causal=causal_from == 0)
         scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_width)
         if causal_from is not None:
             visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril(causal_from)
@@ -92,9 +120,11 @@ def layer_norm(config: dict) -> nn.LayerNorm:
 
 
 class EncoderBlock(nn.Module):
-    def __init__(self, config: dict):
+    """`merged`: how many of the frontend's frames the block's input is a mean of. What is merged keeps the positions that it had."""
+
+    def __init__(self, config: dict, merged: int = 1):
         super().__init__()
-        self.rotary = config["rotary_width"], config["rotary_base"]
+        self.rotary = config["rotary_width"], config["rotary_base"], merged
         self.attention_norm, self.attention = layer_norm(config), Attention(config)
         self.feed_forward_norm, self.feed_forward = layer_norm(config), FeedForward(config)
 
@@ -106,14 +136,17 @@ class EncoderBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    def __init__(self, config: dict):
+    """`merge` of the config says for each block how many frames it first takes the mean of."""
+
+    def __init__(self, config: dict, block: type[EncoderBlock] = EncoderBlock):
         super().__init__()
-        self.layers = nn.ModuleList(EncoderBlock(config) for _ in range(config["layers"]))
+        self.merge = config.get("merge", [1] * config["layers"])
+        self.layers = nn.ModuleList(block(config, merged) for merged in itertools.accumulate(self.merge, operator.mul))
         self.norm = layer_norm(config)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for layer in self.layers:
-            x = layer(x)
+        for layer, count in zip(self.layers, self.merge):
+            x = layer(merge_frames(x, count))
         return self.norm(x)
 
 

@@ -4,7 +4,7 @@
   python training/reference.py check                                         # our model against transformers' Moonshine
   python training/reference.py transcribe ../shared/speech/dev -o float.jsonl  # greedy, one JSON object a line
   python training/reference.py transcribe DIR -o int8.jsonl --int8            # the runtime's int8 arithmetic, simulated
-  python training/reference.py fixtures                                       # rewrite tests/data/tiny, tiny-odd and tiny-memory
+  python training/reference.py fixtures                                       # rewrite tests/data/tiny, tiny-odd, tiny-memory and tiny-merged
 """
 
 import argparse

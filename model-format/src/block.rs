@@ -1,6 +1,6 @@
 //! Layers with their tensors in place: what the runtime runs.
 
-use crate::config::{Activation, ActivationBits, Config, MAX_WIDTH, StackConfig};
+use crate::config::{Activation, ActivationBits, Config, MAX_MERGE, MAX_WIDTH, StackConfig};
 use crate::error::Rule;
 use crate::layer::{Layer, Part, Parts, Role};
 use crate::matrix::Matrix;
@@ -77,6 +77,8 @@ pub struct EncoderBlock<'a> {
     pub bits: ActivationBits,
     /// Values of a frame that comes in. Where they are not as many as go out, nothing is added to the attention.
     pub inputs: usize,
+    /// The block first takes the mean of each so many frames that come in: 1 where it takes them as they are.
+    pub merge: usize,
     /// Before self-attention.
     pub attention_norm: Norm<'a>,
     /// Self-attention.
@@ -185,17 +187,28 @@ impl<'a> Resolver<'a> {
     pub(crate) fn encoder_block(&self, config: &Config, inputs: usize) -> Result<EncoderBlock<'a>, Rule> {
         use Role::*;
         let roles = [Query, Key, Value, AttentionOutput];
-        self.only(&ENCODER_ROLES, 2)?;
+        self.only(&ENCODER_ROLES, 3)?;
         let stack = &config.encoder;
         Ok(EncoderBlock {
             bits: self.bits()?,
             inputs,
+            merge: self.merge()?,
             attention_norm: self.norm(AttentionNorm, inputs)?,
             attention: self.attention(roles, stack, [inputs; 2])?,
             memory: self.memory(stack, true, stack.attention_width())?,
             feed_forward_norm: self.norm(FeedForwardNorm, stack.width)?,
             feed_forward: self.feed_forward(stack)?,
         })
+    }
+
+    /// Zero says that nothing is merged; one would say the same.
+    fn merge(&self) -> Result<usize, Rule> {
+        let [_, _, frames, ..] = self.layer.parameters;
+        match frames {
+            0 => Ok(1),
+            2..=MAX_MERGE => Ok(frames as usize),
+            _ => Err(Rule::Range("merged frames")),
+        }
     }
 
     pub(crate) fn encoder_norm(&self, config: &Config) -> Result<Norm<'a>, Rule> {

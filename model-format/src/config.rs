@@ -187,6 +187,10 @@ pub const MAX_VOCABULARY: u32 = 1 << 20;
 pub const MAX_MEMORY_KERNEL: u16 = 128;
 /// Most frames that a chunk and the chunks before it have together.
 pub const MAX_CHUNK_CONTEXT: usize = 1 << 14;
+/// Most frames that an encoder block takes the mean of.
+pub const MAX_MERGE: u32 = 16;
+/// Most frames of the frontend in one that the encoder makes.
+pub const MAX_MERGED: usize = 64;
 /// Largest number of convolutions in the frontend.
 pub const MAX_CONVOLUTIONS: u32 = 8;
 

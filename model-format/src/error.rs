@@ -144,6 +144,12 @@ pub enum Rule {
     /// The layers are not the ones that the config describes, in its order.
     #[error("the layers are not the ones that the config describes")]
     LayerOrder,
+    /// A block merges frames although the encoder has chunks, which count frames.
+    #[error("layer {layer}: an encoder with chunks cannot merge frames")]
+    MergedChunks {
+        /// Position of the layer in the table.
+        layer: u32,
+    },
     /// No block of the decoder attends to the encoder.
     #[error("no block of the decoder attends to the encoder")]
     Deaf,

@@ -1,7 +1,7 @@
 //! The whole model: parse once, then trust.
 
 use crate::block::{Convolution, CtcHead, EncoderBlock, Norm, OutputHead, Resolver};
-use crate::config::{Config, FrontendKind, Positions};
+use crate::config::{Config, FrontendKind, MAX_MERGED, Positions};
 use crate::decoder_block::DecoderBlock;
 use crate::error::{FormatError, Rule};
 use crate::filter_bank::FilterBank;
@@ -134,6 +134,11 @@ impl<'a> Model<'a> {
         })
     }
 
+    /// Frames of the frontend in one that the encoder makes: more than one where its blocks merge them.
+    pub fn merged_frames(&self) -> usize {
+        self.encoder_blocks().map(|block| block.merge).product()
+    }
+
     /// The norm behind the encoder.
     pub fn encoder_norm(&self) -> Norm<'a> {
         self.encoder_norm
@@ -189,9 +194,17 @@ fn check_layers<'a>(
     if config.encoder.positions == Positions::Sinusoidal && (source < 4 || !source.is_multiple_of(2)) {
         return Err(Rule::Range("positions"));
     }
-    let mut inputs = source;
+    let (mut inputs, mut merged) = (source, 1);
     for _ in 0..config.encoder.layers {
-        next(LayerKind::EncoderBlock)?.encoder_block(config, inputs)?;
+        let resolver = next(LayerKind::EncoderBlock)?;
+        let merge = resolver.encoder_block(config, inputs)?.merge;
+        if merge > 1 && config.encoder.chunk.is_some() {
+            return Err(Rule::MergedChunks { layer: resolver.layer.index });
+        }
+        merged *= merge;
+        if merged > MAX_MERGED {
+            return Err(Rule::Range("merged frames"));
+        }
         inputs = config.encoder.width;
     }
     let encoder_norm = next(LayerKind::EncoderNorm)?.encoder_norm(config)?;

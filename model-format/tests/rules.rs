@@ -291,6 +291,38 @@ fn layer_order() {
     assert_eq!(error, FormatError::Section { section: SectionKind::Layers, rule: Rule::LayerOrder });
 }
 
+/// The third parameter of a layer, which of an encoder block is how many frames it merges.
+fn merge_of(file: &Victim, layer: usize) -> usize {
+    file.layer(layer) + 16
+}
+
+#[test]
+fn merged_frames() {
+    let file = models::packed("tiny");
+    for merge in [1, 17, u32::MAX] {
+        let place = |file: &Victim| merge_of(file, BLOCK);
+        check_layer(&file, place, &merge.to_le_bytes(), Rule::Range("merged frames"));
+    }
+    let places = [BLOCK, BLOCK + 1].map(|layer| merge_of(&Victim::new(&file), layer));
+    for (merge, merged) in [([2, 16], Some(32)), ([16, 4], Some(64)), ([13, 5], None)] {
+        let mut changed = file.clone();
+        for (place, merge) in places.into_iter().zip(merge) {
+            put(&mut changed, place, &[merge]);
+        }
+        mend(&mut changed);
+        let rule = Rule::Range("merged frames");
+        let error = FormatError::Section { section: SectionKind::Layers, rule };
+        let victim = Victim::new(&changed);
+        assert_eq!(Model::parse(victim.bytes()).map(|model| model.merged_frames()), merged.ok_or(error));
+    }
+}
+
+#[test]
+fn merged_chunks() {
+    let rule = Rule::MergedChunks { layer: 2 };
+    check_layer(&models::memory(), |file| merge_of(file, 2), &[2], rule);
+}
+
 #[test]
 fn deaf() {
     let error = models::deaf();

@@ -8,8 +8,9 @@ use crate::angles::Angle;
 use crate::error::Error;
 use crate::frontend::activate;
 use crate::memory;
+use crate::merge::merge_frames;
 use crate::project::{Input, Rounding, part, part_mut, prefix, prefix_mut, result_rows};
-use crate::region::{self, Region, buffers};
+use crate::region::{Region, buffers};
 use crate::residual::Need;
 use crate::sinusoids;
 use crate::sizes::{ROWS, Sizes, encoder_is_float, frame_capacity};
@@ -97,30 +98,37 @@ impl Window {
 pub(crate) struct RotaryTables<'a> {
     pub(crate) cosines: &'a [f32],
     pub(crate) sines: &'a [f32],
+    /// Positions from one row to the next: as many as there are frames in one that was merged, which keeps where it was.
+    pub(crate) step: usize,
 }
 
-impl RotaryTables<'_> {
-    /// Turns the heads of one row to its position.
+impl<'a> RotaryTables<'a> {
+    /// Tables of rows that follow each other.
+    pub(crate) const fn new(cosines: &'a [f32], sines: &'a [f32]) -> Self {
+        Self { cosines, sines, step: 1 }
+    }
+
+    /// Turns the heads of a row to its position.
     pub(crate) fn turn(
         &self,
         kernels: Kernels,
         config: &StackConfig,
-        position: usize,
+        row_index: usize,
         row: &mut [f32],
     ) -> Result<(), Error> {
         let half = config.rotary_width / 2;
         if half > 0 {
-            let cosines = part(self.cosines, position * half, half)?;
-            let sines = part(self.sines, position * half, half)?;
+            let first = row_index * self.step * half;
+            let (cosines, sines) = (part(self.cosines, first, half)?, part(self.sines, first, half)?);
             kernels.rotary(row, config.head_width, cosines, sines)?;
         }
         Ok(())
     }
 }
 
-/// Runs all blocks over a whole utterance, and the norm behind them. `states` holds `[frames, inputs]` before and
-/// `[frames, width]` afterwards, and has room for the wider of them. `phase` is the memory of [`EncoderBuffers`] and what happens to lie
-/// behind it.
+/// Runs all blocks over a whole utterance, and the norm behind them; returns how many frames that leaves, fewer where blocks merge
+/// them. `states` holds `[frames, inputs]` before and `[frames left, width]` afterwards, and has room for `[frames]` of the wider of
+/// them. `phase` is the memory of [`EncoderBuffers`] and what happens to lie behind it.
 pub(crate) fn run(
     kernels: Kernels,
     model: &Model<'_>,
@@ -129,21 +137,24 @@ pub(crate) fn run(
     states: &mut [f32],
     sizes: &Sizes,
     phase: &mut [u8],
-) -> Result<(), Error> {
+) -> Result<usize, Error> {
     let config = model.config().encoder;
     let is_float = encoder_is_float(model);
     let mut region = Region::new(phase);
     let buffers = &mut EncoderBuffers::carve_from(&mut region, sizes)?;
-    let queries = region::count([frames as u64, config.attention_width() as u64]);
-    let kept = region.take(queries).unwrap_or(&mut []);
+    let kept = region.rest().unwrap_or(&mut []);
     let mut encoder = Encoder { kernels, config, rotary, capacity: frames, is_float, buffers, kept };
     encoder.start();
     encoder.add_positions(prefix_mut(states, frames * model.encoder_inputs())?);
-    let window = Window { position: 0, history: 0, frames, chunk: config.chunk, cache: 0 };
+    let mut window = Window { position: 0, history: 0, frames, chunk: config.chunk, cache: 0 };
     for block in model.encoder_blocks() {
+        window.frames = merge_frames(states, window.frames, block.inputs, block.merge)?;
+        encoder.capacity = window.frames;
+        encoder.rotary.step *= block.merge;
         encoder.block(&block, window, states)?;
     }
-    encoder.final_norm(&model.encoder_norm(), prefix_mut(states, frames * config.width)?)
+    encoder.final_norm(&model.encoder_norm(), prefix_mut(states, window.frames * config.width)?)?;
+    Ok(window.frames)
 }
 
 pub(crate) struct Encoder<'a, 'b> {
@@ -156,8 +167,8 @@ pub(crate) struct Encoder<'a, 'b> {
     /// Whether keys and values are floats in attention, and not int8.
     pub(crate) is_float: bool,
     pub(crate) buffers: &'a mut EncoderBuffers<'b>,
-    /// `[frames, attention width]`: room for the queries of a whole pass, which then are made of the same rounded rows as the keys;
-    /// or empty.
+    /// Where it holds `[frames, attention width]`: room for the queries of a whole pass, which then are made of the same rounded rows
+    /// as the keys.
     pub(crate) kept: &'a mut [f32],
 }
 
@@ -193,8 +204,9 @@ impl Encoder<'_, '_> {
     }
 
     /// Whether the queries of a block are kept.
-    fn keeps_queries(&self, block: &EncoderBlock<'_>) -> bool {
-        block.bits == ActivationBits::Eight && !self.kept.is_empty()
+    fn keeps_queries(&self, block: &EncoderBlock<'_>, window: Window) -> bool {
+        let queries = window.frames.saturating_mul(self.config.attention_width());
+        block.bits == ActivationBits::Eight && self.kept.len() >= queries
     }
 
     /// Keys and values of all frames of a window, and the queries where these are kept.
@@ -208,7 +220,7 @@ impl Encoder<'_, '_> {
         let (width, inner) = (block.inputs, config.attention_width());
         let (key_start, value_start) = (self.key_start(window.cache), self.value_start(window.cache));
         let (is_float, capacity) = (self.is_float, frame_capacity(self.capacity));
-        let keeps_queries = self.keeps_queries(block);
+        let keeps_queries = self.keeps_queries(block, window);
         let EncoderBuffers {
             keys,
             values,
@@ -285,7 +297,7 @@ impl Encoder<'_, '_> {
         let cached = (window.history + window.frames) * inner;
         let start = self.cache_start(window.cache);
         let (is_float, capacity) = (self.is_float, frame_capacity(self.capacity));
-        let keeps_queries = self.keeps_queries(block);
+        let keeps_queries = self.keeps_queries(block, window);
         let EncoderBuffers {
             keys,
             values,

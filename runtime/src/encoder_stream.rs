@@ -154,7 +154,7 @@ impl<'m, 'r> EncoderStream<'m, 'r> {
         Encoder {
             kernels: self.kernels,
             config: self.model.config().encoder,
-            rotary: RotaryTables { cosines: self.stream.cosines, sines: self.stream.sines },
+            rotary: RotaryTables::new(self.stream.cosines, self.stream.sines),
             capacity: self.capacity,
             is_float: self.is_float,
             buffers: &mut self.buffers,

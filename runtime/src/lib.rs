@@ -32,6 +32,7 @@ mod angles;
 mod rotary;
 mod sinusoids;
 mod memory;
+mod merge;
 mod encoder;
 mod encoder_stream;
 mod cross_cache;

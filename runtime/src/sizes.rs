@@ -63,9 +63,9 @@ impl Default for Limits {
 pub(crate) struct Sizes {
     /// Samples of the longest utterance.
     pub(crate) samples: usize,
-    /// Encoder frames of the longest utterance.
+    /// Encoder frames of the longest utterance: those that come in.
     pub(crate) frames: usize,
-    /// The same rounded up to whole vectors: the capacity of the cross-attention cache.
+    /// Those that go out, fewer where blocks merge them, rounded up to whole vectors: the capacity of the cross-attention cache.
     pub(crate) frame_capacity: usize,
     /// Tokens of the longest transcript.
     pub(crate) tokens: usize,
@@ -157,7 +157,7 @@ impl Sizes {
         let mut sizes = Self {
             samples,
             frames,
-            frame_capacity: frames.next_multiple_of(16),
+            frame_capacity: frames.div_ceil(model.merged_frames()).next_multiple_of(16),
             tokens,
             beam: limits.beam,
             column_capacity: (tokens * limits.beam).next_multiple_of(16),

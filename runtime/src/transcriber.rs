@@ -20,7 +20,7 @@ use crate::rotary;
 use crate::running_words::RunningBuffers;
 use crate::search::{Found, Prefix, Search, SearchBuffers};
 use crate::sizes::{Decoding, Limits, Sizes, max_tokens};
-use crate::transcript::{self, Transcript, TranscriptBuffers, begins_word};
+use crate::transcript::{self, Times, Transcript, TranscriptBuffers, begins_word};
 use crate::{SAMPLE_RATE, project::prefix_mut};
 use kinglet_kernels::Kernels;
 use kinglet_model_format::{FrontendKind, Model, Vocabulary};
@@ -217,11 +217,12 @@ impl<'m, 'r> Transcriber<'m, 'r> {
             _ => (self.decode_ctc(samples.len(), frames, observer)?, 0.0),
         };
         observer(Stage::Done);
-        let frame_seconds = frame_samples(&self.model) as f32 / SAMPLE_RATE as f32;
-        Ok(transcript::compose(&self.model.vocabulary(), &mut self.result, count, frame_seconds, nothing))
+        let seconds = |samples: usize| samples as f32 / SAMPLE_RATE as f32;
+        let times = Times { frame: seconds(frame_samples(&self.model)), end: seconds(samples.len()) };
+        Ok(transcript::compose(&self.model.vocabulary(), &mut self.result, count, times, nothing))
     }
 
-    /// Frontend and encoder; the states are in `shared` afterwards.
+    /// Frontend and encoder; the states are in `shared` afterwards. Returns the frames of the encoder's output.
     fn encode(&mut self, samples: &[i16], observer: &mut dyn FnMut(Stage)) -> Result<usize, Error> {
         let (kernels, model, sizes) = (self.kernels, &self.model, &self.sizes);
         let states = Region::new(self.shared).take::<f32>(sizes.encoder_states())?;
@@ -233,9 +234,8 @@ impl<'m, 'r> Transcriber<'m, 'r> {
             None => frontend::run(kernels, model, samples, buffers, phase.rest()?, states)?,
         };
         observer(Stage::Encoder);
-        let rotary = RotaryTables { cosines: self.tables.encoder_cosines, sines: self.tables.encoder_sines };
-        encoder::run(kernels, model, rotary, frames, states, sizes, self.phase)?;
-        Ok(frames)
+        let rotary = RotaryTables::new(self.tables.encoder_cosines, self.tables.encoder_sines);
+        encoder::run(kernels, model, rotary, frames, states, sizes, self.phase)
     }
 
     /// Decoder, search and alignment; tokens, scores and spans are in `result` afterwards. How many tokens, and the probability of
@@ -325,7 +325,7 @@ impl<'t> DecoderMemory<'t, '_> {
         let mut region = Region::new(self.shared);
         let buffers = DecoderBuffers::carve(region.take_bytes(DecoderBuffers::bytes(sizes))?, sizes)?;
         let search_buffers = SearchBuffers::carve(region.take_bytes(SearchBuffers::bytes(sizes))?, sizes)?;
-        let rotary = RotaryTables { cosines: self.tables.decoder_cosines, sines: self.tables.decoder_sines };
+        let rotary = RotaryTables::new(self.tables.decoder_cosines, self.tables.decoder_sines);
         Ok((Decoder::new(kernels, model, rotary, frames, sizes, cross, buffers), search_buffers))
     }
 }
@@ -353,10 +353,13 @@ fn store_result(
     Ok(count)
 }
 
-/// Samples from one encoder frame to the next.
+/// Samples from one frame of the encoder's output to the next.
 fn frame_samples(model: &Model<'_>) -> usize {
-    if let FrontendKind::FilterBank(bank) = model.config().frontend.kind {
-        return bank.row_samples();
-    }
-    model.convolutions().fold(1, |samples, convolution| samples.saturating_mul(convolution.stride))
+    let samples = match model.config().frontend.kind {
+        FrontendKind::FilterBank(bank) => bank.row_samples(),
+        FrontendKind::Waveform => {
+            model.convolutions().fold(1, |samples: usize, layer| samples.saturating_mul(layer.stride))
+        }
+    };
+    samples.saturating_mul(model.merged_frames())
 }

@@ -44,8 +44,17 @@ pub struct Transcript<'a> {
     scores: &'a [f32],
     spans: &'a [[u32; 2]],
     words: &'a [[u32; 4]],
-    frame_seconds: f32,
+    times: Times,
     nothing: f32,
+}
+
+/// Where frames lie in time, in seconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Times {
+    /// From one frame to the next.
+    pub(crate) frame: f32,
+    /// Of the utterance: the last frame, where several are merged, may stand for fewer.
+    pub(crate) end: f32,
 }
 
 impl<'a> Transcript<'a> {
@@ -69,8 +78,8 @@ impl<'a> Transcript<'a> {
             let stop = spans.last().map_or(0, |span| span[1] + 1);
             Word {
                 text: transcript.text.get(begin as usize..end as usize).unwrap_or(""),
-                start_seconds: start as f32 * transcript.frame_seconds,
-                end_seconds: stop as f32 * transcript.frame_seconds,
+                start_seconds: start as f32 * transcript.times.frame,
+                end_seconds: (stop as f32 * transcript.times.frame).min(transcript.times.end),
                 confidence: confidence(transcript.scores.get(tokens).unwrap_or(&[])),
             }
         })
@@ -103,7 +112,15 @@ impl<'a> Transcript<'a> {
 
     /// No words at all.
     pub(crate) fn empty() -> Self {
-        Self { text: "", tokens: &[], scores: &[], spans: &[], words: &[], frame_seconds: 0.0, nothing: 0.0 }
+        Self {
+            text: "",
+            tokens: &[],
+            scores: &[],
+            spans: &[],
+            words: &[],
+            times: Times::default(),
+            nothing: 0.0,
+        }
     }
 }
 
@@ -119,7 +136,7 @@ pub(crate) fn compose<'a>(
     vocabulary: &Vocabulary<'_>,
     buffers: &'a mut TranscriptBuffers<'_>,
     count: usize,
-    frame_seconds: f32,
+    times: Times,
     nothing: f32,
 ) -> Transcript<'a> {
     let tokens = buffers.tokens.get(..count).unwrap_or(&[]);
@@ -131,7 +148,7 @@ pub(crate) fn compose<'a>(
         scores: buffers.scores.get(..count).unwrap_or(&[]),
         spans: buffers.spans.get(..count).unwrap_or(&[]),
         words: buffers.words.get(..word_count).unwrap_or(&[]),
-        frame_seconds,
+        times,
         nothing,
     }
 }

@@ -80,6 +80,9 @@ fn overview(model: &Model<'_>, length: usize, out: &mut impl Write) -> io::Resul
         if let Some(memory) = stack.memory {
             writeln!(out, "  memory of {} frames, {} of them ahead", memory.kernel, memory.look_ahead)?;
         }
+        if name == "encoder" && model.merged_frames() > 1 {
+            writeln!(out, "  frames merged: {}", merges(model))?;
+        }
         if let Some(chunk) = stack.chunk {
             writeln!(
                 out,
@@ -126,6 +129,13 @@ fn overview(model: &Model<'_>, length: usize, out: &mut impl Write) -> io::Resul
         )?;
     }
     Ok(())
+}
+
+/// The encoder blocks that merge frames, counted from one.
+fn merges(model: &Model<'_>) -> String {
+    let blocks = model.encoder_blocks().zip(1..).filter(|(block, _)| block.merge > 1);
+    let merges = blocks.map(|(block, number)| format!("{} in front of block {number}", block.merge));
+    merges.collect::<Vec<_>>().join(", ")
 }
 
 /// What the tensors of one kind add up to.

@@ -109,6 +109,9 @@ pub(crate) struct Stack {
     pub(crate) memory: Option<MemoryTaps>,
     #[serde(default)]
     pub(crate) chunk: Option<Chunk>,
+    /// Encoder only: how many frames each block first takes the mean of; one each where there is no list.
+    #[serde(default)]
+    pub(crate) merge: Option<Vec<u32>>,
     /// A norm inside the feed-forward networks.
     #[serde(default)]
     pub(crate) inner_norm: bool,

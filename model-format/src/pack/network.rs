@@ -7,6 +7,7 @@ use super::lay_out::{StoredTensor, store_float, store_vector};
 use super::options::{PackOptions, Weights};
 use super::share::{self, ShareReport, SharedMatrix, StackPlan};
 use super::writer::{SlotList, Writer, activation_code};
+use crate::config::{MAX_MERGE, MAX_MERGED};
 use crate::decoder_block::DecoderForm;
 use crate::filter_bank::Window;
 use crate::layer::{LayerKind, Part, Role};
@@ -62,6 +63,10 @@ impl Packer<'_> {
             let message = "encoder: `feed_forward_first` and `blocks` are for the decoder";
             return Err(PackError::Value(message.into()));
         }
+        if config.decoder.merge.is_some() {
+            return Err(PackError::Value("decoder: `merge` is for the encoder".into()));
+        }
+        let merge = merge(&config.encoder)?;
         if let Some(bank) = &config.frontend.filter_bank {
             self.filter_bank(bank, config.encoder_inputs())?;
         }
@@ -70,9 +75,9 @@ impl Packer<'_> {
             self.convolution(index, convolution, channels)?;
             channels = convolution.channels;
         }
-        for index in 0..config.encoder.layers {
+        for (index, merge) in merge.into_iter().enumerate() {
             let inputs = if index == 0 { config.encoder_inputs() } else { config.encoder.width };
-            self.encoder_block(index, &config.encoder, inputs)?;
+            self.encoder_block(index, &config.encoder, inputs, merge)?;
         }
         let mut slots = SlotList::new();
         self.norm(&mut slots, Role::FinalNorm, "encoder.norm", config.encoder.width)?;
@@ -154,14 +159,22 @@ impl Packer<'_> {
         Ok(())
     }
 
-    fn encoder_block(&mut self, index: usize, stack: &Stack, inputs: usize) -> Result<(), PackError> {
+    fn encoder_block(
+        &mut self,
+        index: usize,
+        stack: &Stack,
+        inputs: usize,
+        merge: u32,
+    ) -> Result<(), PackError> {
         let prefix = format!("encoder.layers.{index}");
         let mut slots = SlotList::new();
         self.norm(&mut slots, Role::AttentionNorm, &format!("{prefix}.attention_norm"), inputs)?;
         self.attention(&mut slots, SELF_ATTENTION, &format!("{prefix}.attention"), stack, [inputs; 2])?;
         self.memory(&mut slots, &format!("{prefix}.attention.memory"), stack, attention_width(stack))?;
         self.feed_forward(&mut slots, &prefix, stack)?;
-        self.writer.layer(LayerKind::EncoderBlock, block_parameters(stack, 0), slots);
+        // Where nothing is merged the file says zero.
+        let parameters = block_parameters(stack, if merge > 1 { merge } else { 0 });
+        self.writer.layer(LayerKind::EncoderBlock, parameters, slots);
         Ok(())
     }
 
@@ -325,9 +338,28 @@ impl Packer<'_> {
 const SELF_ATTENTION: [Role; 4] = [Role::Query, Role::Key, Role::Value, Role::AttentionOutput];
 const CROSS_ATTENTION: [Role; 4] = [Role::CrossQuery, Role::CrossKey, Role::CrossValue, Role::CrossOutput];
 
-fn block_parameters(stack: &Stack, form: u32) -> [u32; 6] {
+/// `third` is what the two stacks do not have in common: how many frames are merged, and the form of a decoder block.
+fn block_parameters(stack: &Stack, third: u32) -> [u32; 6] {
     let down = stack.down_activation_bits.unwrap_or(stack.activation_bits);
-    [stack.activation_bits, down, form, 0, 0, 0]
+    [stack.activation_bits, down, third, 0, 0, 0]
+}
+
+/// How many frames each block of the encoder first takes the mean of.
+fn merge(stack: &Stack) -> Result<Vec<u32>, PackError> {
+    let Some(merge) = &stack.merge else { return Ok(vec![1; stack.layers]) };
+    let merged = merge.iter().fold(1, |product: usize, &frames| product.saturating_mul(frames as usize));
+    let message = if merge.len() != stack.layers {
+        format!("lists {} blocks of {}", merge.len(), stack.layers)
+    } else if let Some(frames) = merge.iter().find(|frames| !(1..=MAX_MERGE).contains(*frames)) {
+        format!("has {frames}, which is not 1 to {MAX_MERGE} frames")
+    } else if merged > MAX_MERGED {
+        format!("makes one frame of {merged}, at most {MAX_MERGED} are allowed")
+    } else if merged > 1 && stack.chunk.is_some() {
+        "cannot be had together with `chunk`: leave one of them out".into()
+    } else {
+        return Ok(merge.clone());
+    };
+    Err(PackError::Value(format!("encoder: `merge` {message}")))
 }
 
 fn attention_width(stack: &Stack) -> usize {

@@ -106,11 +106,12 @@ pub fn deaf() -> PackError {
     random(&config(frontend, encoder, decoder, ""), &PackOptions::default()).expect_err("it is deaf")
 }
 
-/// The smallest model with a filter bank and a CTC head.
+/// The smallest model with a filter bank, merged frames and a CTC head.
 pub fn kaldi() -> Vec<u8> {
     let frontend = r#""kind": "filter_bank", "sample_rate": 16000, "filter_bank": {"mels": 5, "frame_length": 400,
         "frame_shift": 160, "stacked": 3, "stride": 2, "window": "hamming", "pre_emphasis": 0.97, "low_hz": 20, "high_hz": 8000}"#;
-    let encoder = r#""layers": 1, "activation": "swiglu", "positions": "rotary", "rotary_width": 4"#;
+    let encoder =
+        r#""layers": 1, "activation": "swiglu", "positions": "rotary", "rotary_width": 4, "merge": [2]"#;
     let decoder = r#""layers": 1, "activation": "gelu", "positions": "none""#;
     let ctc = r#""ctc": {"blank": 0, "activation_bits": 16},"#;
     let options = PackOptions { embedding: INT4, ..PackOptions::default() };

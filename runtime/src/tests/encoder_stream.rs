@@ -27,7 +27,7 @@ fn at_once(kernels: Kernels, model: &Model<'_>, features: &[f32]) -> Vec<f32> {
     let half = config.rotary_width / 2;
     let (mut cosines, mut sines) = (vec![0.0; frames * half], vec![0.0; frames * half]);
     rotary::fill(config.rotary_base, config.rotary_width, &mut cosines, &mut sines);
-    let tables = RotaryTables { cosines: &cosines, sines: &sines };
+    let tables = RotaryTables::new(&cosines, &sines);
     let mut room = memory(EncoderBuffers::bytes(&sizes));
     encoder::run(kernels, model, tables, frames, &mut states, &sizes, room.bytes_mut()).expect("states");
     states.truncate(frames * config.width);

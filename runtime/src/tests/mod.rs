@@ -4,6 +4,7 @@ mod ctc;
 mod encoder_stream;
 mod int4;
 mod memory;
+mod merge;
 pub(crate) mod parity;
 mod region;
 mod residual;

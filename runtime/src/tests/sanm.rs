@@ -22,7 +22,7 @@ const FIXTURES: [&str; 3] = ["sanm", "sanm-odd", "sanm-chunk"];
 /// The tokens that the fixtures' recording stops at.
 const MOST_TOKENS: usize = 24;
 const NO_PREFIX: Prefix<'_> = Prefix { tokens: &[], begins_word: &|_| true };
-const NO_TABLES: RotaryTables<'_> = RotaryTables { cosines: &[], sines: &[] };
+const NO_TABLES: RotaryTables<'_> = RotaryTables::new(&[], &[]);
 
 pub(super) fn float() -> PackOptions {
     PackOptions { weights: Weights::Float, embedding: Weights::Float, ..PackOptions::default() }

@@ -48,6 +48,7 @@ fn every_instruction_set_gives_the_same_tokens() {
         ("tiny", plain()),
         ("tiny-odd", plain()),
         ("tiny-odd", int4.clone()),
+        ("tiny-merged", plain()),
         ("shared", plain()),
         ("shared", int4),
     ] {
