@@ -24,8 +24,14 @@ def augment(audio: torch.Tensor, generator: numpy.random.Generator, share: float
 
 def change_speed(audio: torch.Tensor, factor: float) -> torch.Tensor:
     """Faster or slower, pitch too: the spectrum of as many samples fewer or more, to a twentieth of a second."""
+    return stretch(audio, round(audio.shape[1] / factor / (SAMPLE_RATE // 20)) * (SAMPLE_RATE // 20))
+
+
+def stretch(audio: torch.Tensor, wanted: int) -> torch.Tensor:
+    """So many samples for those of `audio`."""
     samples = audio.shape[1]
-    wanted = round(samples / factor / (SAMPLE_RATE // 20)) * (SAMPLE_RATE // 20)
+    if samples == wanted:
+        return audio
     spectrum = torch.fft.rfft(audio)[:, : wanted // 2 + 1]
     return torch.fft.irfft(spectrum, wanted) * (wanted / samples)
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrize
 
 from gptq import as_matrix, as_weight, cut_blocks, keep_blocks, spread, spread_blocks
-from moonshine import Encoder, EncoderBlock, Moonshine, rotate
+from moonshine import Encoder, EncoderBlock, Moonshine, merge_frames, rotate
 from quantized import fake_int8, fake_quantize, fake_quantize_wide, input_bits, round_attention, round_cache, rounded_convolution
 from scheme import Rules, Scheme
 from shared import share_layers
@@ -108,11 +108,12 @@ class Memory(nn.Module):
 class MemoryBlock(EncoderBlock):
     """An encoder block with an FSMN memory."""
 
-    def __init__(self, config: dict, merged: int = 1):
-        super().__init__(config, merged)
+    def __init__(self, config: dict, merge: int = 1, merged: int = 1):
+        super().__init__(config, merge, merged)
         self.attention.memory = Memory(config["heads"] * config["head_width"], **config["memory"])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = merge_frames(x, self.merge)
         attention, y = self.attention, self.attention_norm(x)
         query, key = (rotate(attention.split(p(y)), 0, *self.rotary) for p in (attention.query, attention.key))
         value = attention.value(y)

@@ -120,15 +120,17 @@ def layer_norm(config: dict) -> nn.LayerNorm:
 
 
 class EncoderBlock(nn.Module):
-    """`merged`: how many of the frontend's frames the block's input is a mean of. What is merged keeps the positions that it had."""
+    """The block first takes the means of each `merge` frames, which makes its own ones `merged` of the frontend's. What is merged keeps the
+    positions that it had."""
 
-    def __init__(self, config: dict, merged: int = 1):
+    def __init__(self, config: dict, merge: int = 1, merged: int = 1):
         super().__init__()
-        self.rotary = config["rotary_width"], config["rotary_base"], merged
+        self.merge, self.rotary = merge, (config["rotary_width"], config["rotary_base"], merged)
         self.attention_norm, self.attention = layer_norm(config), Attention(config)
         self.feed_forward_norm, self.feed_forward = layer_norm(config), FeedForward(config)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = merge_frames(x, self.merge)
         attention, y = self.attention, self.attention_norm(x)
         query, key = (rotate(attention.split(p(y)), 0, *self.rotary) for p in (attention.query, attention.key))
         x = x + attention.attend(query, key, attention.split(attention.value(y)))
@@ -140,13 +142,13 @@ class Encoder(nn.Module):
 
     def __init__(self, config: dict, block: type[EncoderBlock] = EncoderBlock):
         super().__init__()
-        self.merge = config.get("merge", [1] * config["layers"])
-        self.layers = nn.ModuleList(block(config, merged) for merged in itertools.accumulate(self.merge, operator.mul))
+        merge = config.get("merge", [1] * config["layers"])
+        self.layers = nn.ModuleList(block(config, *numbers) for numbers in zip(merge, itertools.accumulate(merge, operator.mul)))
         self.norm = layer_norm(config)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for layer, count in zip(self.layers, self.merge):
-            x = layer(merge_frames(x, count))
+        for layer in self.layers:
+            x = layer(x)
         return self.norm(x)
 
 

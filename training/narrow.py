@@ -3,7 +3,7 @@
 
   python training/narrow.py training/config/narrow.toml                # into training/out/NAME, `floats` in the config
 
-Whole neurons of feed-forward networks and whole heads of the decoder's attention are left out one after the other: each time the one whose loss changes
+Whole neurons of feed-forward networks, heads of the decoder's attention and channels of convolutions are left out one after the other: each time the one whose loss changes
 the outputs of the matrix behind it least, after that matrix was changed to make up for it ("Optimal Brain Surgeon", 1993; for neurons "ZipLM",
 arXiv 2302.04089). What is left is a smaller dense model. Inputs: `prepare.py`'s cache, training folders only.
 """
@@ -22,6 +22,12 @@ from gptq import damp
 from model import multiplies_bf16
 from moonshine import Moonshine
 from speech import Clip, audio_of, batches, keep_aside, load_clips, tokens_of
+
+
+def windows(inputs: torch.Tensor, convolution: nn.Conv1d) -> torch.Tensor:
+    """`[batch, channels, frames]` to what each frame of the output is made of, `[frames, channels * kernel]`."""
+    (kernel,), (stride,) = convolution.kernel_size, convolution.stride
+    return inputs.unfold(2, kernel, stride).transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 def leave_out(weight: torch.Tensor, moment: torch.Tensor, units: int, unit: int, kept: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,13 +55,13 @@ def leave_out(weight: torch.Tensor, moment: torch.Tensor, units: int, unit: int,
 
 
 @torch.no_grad()
-def moments_of(model: Moonshine, matrices: dict[str, nn.Linear], heard: list[list[Clip]]) -> dict[str, torch.Tensor]:
+def moments_of(model: Moonshine, matrices: dict[str, nn.Linear | nn.Conv1d], heard: list[list[Clip]]) -> dict[str, torch.Tensor]:
     """Second moments of the inputs of `matrices`, with a constant 1 behind them where there is a bias."""
     moments: dict[str, torch.Tensor] = {}
     special = model.config["tokens"]
 
-    def add(name: str, matrix: nn.Linear, x: torch.Tensor) -> None:
-        x = x[counts] if name.startswith("decoder") else x.flatten(0, 1)
+    def add(name: str, matrix: nn.Linear | nn.Conv1d, x: torch.Tensor) -> None:
+        x = x[counts] if name.startswith("decoder") else windows(x, matrix) if isinstance(matrix, nn.Conv1d) else x.flatten(0, 1)
         x = torch.cat((x.float(), torch.ones(len(x), 0 if matrix.bias is None else 1)), 1)
         moments[name] = moments.get(name, 0.0) + (x.T @ x).double()
 
@@ -78,9 +84,11 @@ def main() -> None:
     run = tomllib.loads(arguments.config.read_text(encoding="utf-8"))
     settings, teacher = run["narrow"], HERE / "out" / run["teacher"]
     tensors, config, vocabulary = read_checkpoint(teacher)
+    stacks = {stack: sizes for stack, sizes in settings.items() if stack in ("encoder", "decoder")}
+    for stack, sizes in stacks.items():
+        config[stack] |= {"merge": sizes["merge"]} if "merge" in sizes else {}
     model = Moonshine.from_checkpoint(tensors, config)
     clips, _ = keep_aside([clip for name in settings["data"] for clip in load_clips(HERE / "out" / "data" / name, teacher)], 20)
-    stacks = {stack: sizes for stack, sizes in settings.items() if stack in ("encoder", "decoder")}
     # A matrix, and those in front of it, of whose outputs its inputs are made.
     behind = {}
     for stack, sizes in stacks.items():
@@ -93,20 +101,27 @@ def main() -> None:
                 for attention in (name for name, _ in layer.named_children() if name.endswith("attention")):
                     fronts = [f"{prefix}{attention}.{name}" for name in ("query", "key", "value")]
                     behind[f"{prefix}{attention}.output"] = fronts, config[stack]["head_width"], sizes["heads"]
+    convolutions = config["frontend"]["convolutions"]
+    for index, channels in settings.get("convolutions", {}).items():
+        front, following = int(index), convolutions[int(index) + 1]
+        convolutions[front]["channels"] = channels
+        behind[f"frontend.conv.{front + 1}"] = [f"frontend.conv.{front}"], following["kernel"], channels
     moments = moments_of(model, {name: model.get_submodule(name) for name in behind}, batches(choose(clips, settings["seconds"], settings.get("seed", 1)), 60))
     for name, (fronts, unit, kept) in tqdm(behind.items(), unit="matrix"):
         weight, bias = tensors[f"{name}.weight"], tensors.get(f"{name}.bias")
-        whole = torch.from_numpy(weight)
+        whole = torch.from_numpy(weight).flatten(1)
         if bias is not None:
             whole = torch.cat((whole, torch.from_numpy(bias)[:, None]), 1)
-        places, changed = leave_out(whole, moments[name], weight.shape[1] // unit, unit, kept)
-        tensors[f"{name}.weight"] = changed[:, : len(places)].numpy()
+        places, changed = leave_out(whole, moments[name], (whole.shape[1] - (bias is not None)) // unit, unit, kept)
+        tensors[f"{name}.weight"] = changed[:, : len(places)].reshape(len(weight), -1, *weight.shape[2:]).numpy()
         if bias is not None:
             tensors[f"{name}.bias"] = changed[:, len(places)].numpy()
+        # A convolution's input is a channel and one of its frames.
+        units = places[:: unit].numpy() // unit if weight.ndim == 3 else places.numpy()
         for front in fronts:
             for kind in ("weight", "bias"):
                 if f"{front}.{kind}" in tensors:
-                    tensors[f"{front}.{kind}"] = tensors[f"{front}.{kind}"][places.numpy()]
+                    tensors[f"{front}.{kind}"] = tensors[f"{front}.{kind}"][units]
     for stack, sizes in stacks.items():
         config[stack] |= sizes
     write_checkpoint(HERE / "out" / run["floats"], tensors, config, vocabulary)
