@@ -204,7 +204,10 @@ def main() -> None:
     rules = Rules(run["weights"])
     grids = {name: torch.from_numpy(tensors.pop(name)) for name in list(tensors) if name.rsplit(".", 1)[1] in GRID}
     weights = {name: torch.from_numpy(values) for name, values in tensors.items()}
-    exact, rounded = Student(config).eval(), Student(student_config(config, run))
+    rounded = Student(student_config(config, run))
+    # Frames are merged in both: others have no counterpart.
+    config["encoder"] |= {"merge": rounded.config["encoder"]["merge"]} if "merge" in rounded.config["encoder"] else {}
+    exact = Student(config).eval()
     exact.load_state_dict(weights)
     rounded.load_state_dict(weights, strict=False)
     rounded.round_inputs(rules)

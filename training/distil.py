@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Stage 4b: the whole student in floats, its encoder too, on all the speech that one GPU can take in.
 
-  python training/distil.py training/config/merged.toml --device cpu --minutes 55   # starts, or goes on where it was stopped; into training/out/NAME at the end
-  python training/distil.py training/config/merged_small.toml --minutes 9           # on a GPU
+  python training/distil.py training/config/merged.toml --minutes 9      # starts, or goes on where it was stopped; into training/out/NAME at the end
 
 A step of train.py is thousands of small kernels that Python starts one by one, and its batches come from the processor. Here speech lies on the card, is put
 together and changed there, and a step - both models, gradients, optimizer, average - is one CUDA graph for each length of clip: ten times as many hours.
@@ -29,7 +28,7 @@ from tqdm import tqdm
 from augment import SAMPLE_RATE, add_noise, limit_band, nothing_said, reverberate, stretch
 from checkpoint import read_checkpoint, write_checkpoint
 from decoder import states_of
-from model import Student, multiplies_bf16
+from model import multiplies_bf16
 from moonshine import Moonshine, merge_frames
 from prepare import transcribe
 from speech import Clip, audio_of, batches, keep_aside, load_clips, tokens_of
@@ -143,13 +142,16 @@ class Run:
         tensors, config, self.vocabulary = read_checkpoint(self.teacher_folder)
         self.teacher = Moonshine.from_checkpoint(tensors, config).to(device).requires_grad_(False)
         self.special = config["tokens"]
-        self.student = self.start().to(device)
+        self.student, self.grids = load_student(HERE / "out" / self.run["floats"], self.run)
+        self.student.to(device)
         self.merged = int(numpy.prod([layer.merge for layer in self.student.encoder.layers]))
         self.average = {name: values.clone() for name, values in self.student.state_dict().items()}
         kinds: dict[str, list] = {kind: [] for kind in self.settings["rates"]}
         for name, parameter in self.student.named_parameters():
-            kind = "embedding" if "embedding" in name else "memory" if ".memory." in name else "decoder" if name.startswith("decoder") else "encoder"
-            kinds[kind].append(parameter)
+            side = "embedding" if "embedding" in name else name.split(".")[0].replace("frontend", "encoder")
+            kind = "memory" if ".memory." in name else "vectors" if parameter.dim() == 1 and "vectors" in kinds else side
+            # What has no rate stays as it is.
+            kinds[kind].append(parameter) if kind in kinds else parameter.requires_grad_(False)
         cuda = device.startswith("cuda")
         groups = [{"params": kinds[kind], "kind": kind, "lr": torch.zeros((), device=device)} for kind in kinds]
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=self.settings.get("decay", 0.0), fused=True, capturable=cuda)
@@ -158,15 +160,6 @@ class Run:
         self.graphs: dict[int, tuple] = {}
         self.pool = torch.cuda.graph_pool_handle() if cuda else None
         self.gather_speech()
-
-    def start(self) -> Student:
-        """The student before it has learnt: of two checkpoints, where the config names another one's `decoder`."""
-        student = load_student(HERE / "out" / self.run["floats"], self.run)[0]
-        if "decoder" in self.run:
-            other = load_student(HERE / "out" / self.run["decoder"], self.run)[0]
-            student.decoder = other.decoder
-            student.config |= {part: other.config[part] for part in ("decoder", "provenance")}
-        return student
 
     # Speech
 
@@ -337,7 +330,7 @@ class Run:
         weights = self.settings["losses"]
         losses = self.losses(audio, given, following, counts, self.settings.get("replace", 0.0))
         sum(weight * loss for weight, loss in zip((1.0, weights["states"], weights["behind"], weights["entropy"], weights["silent"]), losses)).backward()
-        torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         state = self.student.state_dict()
@@ -448,7 +441,12 @@ class Run:
     def write(self, name: str) -> None:
         config = self.student.config | {"name": self.run["name"]}
         config["provenance"] = config.get("provenance", "") + " " + self.run.get("provenance", "")
-        write_checkpoint(HERE / "out" / name, {name: values.float().cpu().numpy() for name, values in self.average.items()}, config, self.vocabulary)
+        tensors = {name: values.float().cpu().numpy() for name, values in self.average.items()}
+        # Matrices that had been rounded and stayed as they were still lie on their grids.
+        kept = {name.rsplit(".", 1)[0] + ".weight" for name in self.grids}
+        if not any(parameter.requires_grad for name, parameter in self.student.named_parameters() if name in kept):
+            tensors |= {name: values.numpy() for name, values in self.grids.items()}
+        write_checkpoint(HERE / "out" / name, tensors, config, self.vocabulary)
         print(f"training/out/{name}: {sum(values.numel() for values in self.average.values()) / 1e6:.2f} M parameters")
 
 

@@ -18,7 +18,7 @@ const OVERLAP: (u64, u64) = (seconds(1.0), seconds(1.6));
 /// What a hypothesis costs besides its audio, as audio: its first and last token.
 const OVERHEAD: u64 = seconds(0.1);
 /// Audio that costs twice its length, since each frame attends to all: counted on a Cortex-A53, where attention is the smallest
-/// share (benchmarks/count_live.py).
+/// share (benchmarks/count_live.py). Where blocks merge frames it is less, so this is too much rather than too little.
 const TWICE: u64 = seconds(60.0);
 /// Silence before the first voice that is heard, at most.
 const LEAD: u64 = seconds(0.25);
