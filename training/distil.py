@@ -142,16 +142,13 @@ class Run:
         tensors, config, self.vocabulary = read_checkpoint(self.teacher_folder)
         self.teacher = Moonshine.from_checkpoint(tensors, config).to(device).requires_grad_(False)
         self.special = config["tokens"]
-        self.student, self.grids = load_student(HERE / "out" / self.run["floats"], self.run)
-        self.student.to(device)
+        self.student = load_student(HERE / "out" / self.run["floats"], self.run)[0].to(device)
         self.merged = int(numpy.prod([layer.merge for layer in self.student.encoder.layers]))
         self.average = {name: values.clone() for name, values in self.student.state_dict().items()}
         kinds: dict[str, list] = {kind: [] for kind in self.settings["rates"]}
         for name, parameter in self.student.named_parameters():
-            side = "embedding" if "embedding" in name else name.split(".")[0].replace("frontend", "encoder")
-            kind = "memory" if ".memory." in name else "vectors" if parameter.dim() == 1 and "vectors" in kinds else side
-            # What has no rate stays as it is.
-            kinds[kind].append(parameter) if kind in kinds else parameter.requires_grad_(False)
+            side = "decoder" if name.startswith("decoder") else "encoder"
+            kinds["embedding" if "embedding" in name else "memory" if ".memory." in name else side].append(parameter)
         cuda = device.startswith("cuda")
         groups = [{"params": kinds[kind], "kind": kind, "lr": torch.zeros((), device=device)} for kind in kinds]
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=self.settings.get("decay", 0.0), fused=True, capturable=cuda)
@@ -330,7 +327,7 @@ class Run:
         weights = self.settings["losses"]
         losses = self.losses(audio, given, following, counts, self.settings.get("replace", 0.0))
         sum(weight * loss for weight, loss in zip((1.0, weights["states"], weights["behind"], weights["entropy"], weights["silent"]), losses)).backward()
-        torch.nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], 1.0)
+        torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         state = self.student.state_dict()
@@ -441,12 +438,7 @@ class Run:
     def write(self, name: str) -> None:
         config = self.student.config | {"name": self.run["name"]}
         config["provenance"] = config.get("provenance", "") + " " + self.run.get("provenance", "")
-        tensors = {name: values.float().cpu().numpy() for name, values in self.average.items()}
-        # Matrices that had been rounded and stayed as they were still lie on their grids.
-        kept = {name.rsplit(".", 1)[0] + ".weight" for name in self.grids}
-        if not any(parameter.requires_grad for name, parameter in self.student.named_parameters() if name in kept):
-            tensors |= {name: values.numpy() for name, values in self.grids.items()}
-        write_checkpoint(HERE / "out" / name, tensors, config, self.vocabulary)
+        write_checkpoint(HERE / "out" / name, {name: values.float().cpu().numpy() for name, values in self.average.items()}, config, self.vocabulary)
         print(f"training/out/{name}: {sum(values.numel() for values in self.average.values()) / 1e6:.2f} M parameters")
 
 
