@@ -19,7 +19,7 @@ from tqdm import tqdm
 import gptq
 from checkpoint import read_checkpoint, write_checkpoint
 from model import GRID, Student, multiplies_bf16, student_config
-from moonshine import Moonshine
+from moonshine import Moonshine, windows
 from scheme import Rules
 from speech import Clip, audio_of, batches, keep_aside, load_clips, tokens_of
 
@@ -80,8 +80,7 @@ class Calibrator:
                     hook = model.frontend.conv[index].register_forward_pre_hook(lambda _, given, into=into: into.append(given[0]))
                     model.frontend(audio_of(batch))
                     hook.remove()
-                kernel, stride = conv.kernel_size[0], conv.stride[0]
-                moments.add(*(x[0].unfold(2, kernel, stride).transpose(1, 2).flatten(2).flatten(0, 1) for x in inputs))
+                moments.add(*(windows(x[0], conv).flatten(0, 1) for x in inputs))
             flat = conv.weight.flatten(1)
             # The packer lays a kernel out tap by tap, so that is how groups of inputs lie.
             order = torch.arange(flat.shape[1]).view(conv.in_channels, -1).T.flatten()
@@ -206,7 +205,8 @@ def main() -> None:
     weights = {name: torch.from_numpy(values) for name, values in tensors.items()}
     rounded = Student(student_config(config, run))
     # Frames are merged in both: others have no counterpart.
-    config["encoder"] |= {"merge": rounded.config["encoder"]["merge"]} if "merge" in rounded.config["encoder"] else {}
+    if "merge" in rounded.config["encoder"]:
+        config["encoder"]["merge"] = rounded.config["encoder"]["merge"]
     exact = Student(config).eval()
     exact.load_state_dict(weights)
     rounded.load_state_dict(weights, strict=False)

@@ -10,7 +10,6 @@ numbers a token that tell more than which token comes next. In the run's folder:
 
 import argparse
 import json
-import signal
 import time
 import tomllib
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from tqdm import tqdm
 from checkpoint import read_checkpoint, write_checkpoint
 from model import GRID, multiplies_bf16
 from moonshine import Decoder, Moonshine
-from train import HERE, rate, save_run
+from train import HERE, Kept, rate
 
 
 class States:
@@ -94,7 +93,7 @@ def states_of(decoder: Decoder, tokens: torch.Tensor, encoded: torch.Tensor) -> 
     return decoder.norm(x), blocks
 
 
-class Run:
+class Run(Kept):
     def __init__(self, path: Path):
         self.run = tomllib.loads(path.read_text(encoding="utf-8"))
         self.settings, self.folder = self.run["train"], HERE / "out" / "runs" / path.stem
@@ -123,15 +122,6 @@ class Run:
         self.step, self.heard, self.seconds, self.log, self.minutes = 0, 0.0, 0.0, [], None
         self.sums = numpy.zeros(4)
 
-    def resume(self) -> None:
-        path = self.folder / "last.pt"
-        if path.is_file():
-            state = torch.load(path, weights_only=True)
-            self.student.load_state_dict(state["student"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            for name in ("average", "step", "heard", "seconds", "log"):
-                setattr(self, name, state[name])
-
     def losses(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Cross entropy of what was said, divergence from the teacher, error of the blocks' states."""
         counts = batch.counts
@@ -149,14 +139,12 @@ class Run:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Of the averaged student, on clips kept aside, a token."""
-        current = {name: values.clone() for name, values in self.student.state_dict().items()}
-        self.student.load_state_dict(self.average)
         sums, tokens = numpy.zeros(3), 0
-        for numbers in self.aside.batches(self.settings["batch_frames"]):
-            batch = self.aside.batch(numbers)
-            sums += numpy.array([float(loss) for loss in self.losses(batch)]) * len(batch.following)
-            tokens += len(batch.following)
-        self.student.load_state_dict(current)
+        with self.averaged():
+            for numbers in self.aside.batches(self.settings["batch_frames"]):
+                batch = self.aside.batch(numbers)
+                sums += numpy.array([float(loss) for loss in self.losses(batch)]) * len(batch.following)
+                tokens += len(batch.following)
         return dict(zip(("aside_entropy", "aside", "aside_states"), (sums / tokens).tolist()))
 
     def done(self) -> float:
@@ -206,11 +194,6 @@ class Run:
         bar.write(f"step {self.step}: divergence {aside['aside']:.4f}, cross entropy {aside['aside_entropy']:.4f}, states {aside['aside_states']:.4f}")
         self.save()
 
-    def save(self) -> None:
-        state = {"student": self.student.state_dict(), "average": self.average, "optimizer": self.optimizer.state_dict(), "step": self.step,
-                 "heard": self.heard, "seconds": self.seconds, "log": self.log}
-        save_run(state, self.folder)
-
     def write(self, name: str) -> None:
         """The encoder as it was, grids and all, and the decoder in floats: `floats` of a config for calibrate.py."""
         tensors = self.tensors | {f"decoder.{name}": values.numpy() for name, values in self.average.items()}
@@ -230,16 +213,7 @@ def main() -> None:
     torch.manual_seed(0)
     run = Run(arguments.config)
     run.minutes = arguments.minutes
-    # Stopped by a shell or a scheduler as by Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        run.resume()
-        run.train()
-        run.write(arguments.config.stem)
-    except KeyboardInterrupt:
-        if run.step:
-            run.save()
-        print(f"stopped at step {run.step}; the same command goes on from there")
+    run.until_stopped(run.train, lambda: run.write(arguments.config.stem))
 
 
 if __name__ == "__main__":

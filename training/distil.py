@@ -13,10 +13,9 @@ that match the config's names and appear while it runs are taken up. In the run'
 
 import argparse
 import json
-import signal
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +31,7 @@ from model import multiplies_bf16
 from moonshine import Moonshine, merge_frames
 from prepare import transcribe
 from speech import Clip, audio_of, batches, keep_aside, load_clips, tokens_of
-from train import HERE, ahead, load_student, rate, save_run
+from train import HERE, Kept, ahead, load_student, rate
 
 SECONDS = 1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 18, 20  # lengths of clips, a graph each
 SPEEDS = 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15
@@ -91,17 +90,16 @@ class Speech:
 
 @dataclass(frozen=True)
 class Rows:
-    """A batch before its audio is put together: of each row the parts, `[rows, parts]`; `[rows, tokens]` what the decoder is fed, what follows, and whether it
+    """A batch before its audio is put together: of each row the parts, `[rows, parts]`; `[rows, tokens]` what the decoder is fed, and whether it
     counts as what the float model hears (1), as nothing said (2), or not (0)."""
 
     first: torch.Tensor
     samples: torch.Tensor
     place: torch.Tensor
     given: torch.Tensor
-    following: torch.Tensor
     counts: torch.Tensor
     seconds: int
-    speed: float
+    room: int
     generator: numpy.random.Generator
 
 
@@ -133,7 +131,7 @@ def cut(clips: list[Clip], generator: numpy.random.Generator, longest: float = 8
     return pieces
 
 
-class Run:
+class Run(Kept):
     def __init__(self, path: Path, device: str):
         self.run = tomllib.loads(path.read_text(encoding="utf-8"))
         self.settings, self.device, self.folder = self.run["distil"], device, HERE / "out" / "runs" / path.stem
@@ -182,13 +180,14 @@ class Run:
                 clips = [clip for clip in load_clips(path.with_suffix(""), self.teacher_folder) if clip.tokens and clip.seconds <= SECONDS[-1]]
                 if path.stem in self.run["data"]:
                     clips = [clip for clip in clips if clip.name not in aside]
-                first = self.speech.put(clips)
-                self.whole[entry["data"]].add(first, [len(clip.samples) for clip in clips], [clip.tokens for clip in clips])
+                self.take(self.whole[entry["data"]], clips)
                 if entry.get("cut", True):
                     pieces = cut(clips, numpy.random.default_rng((number, len(self.found))))
                     heard = [clip for batch in batches(pieces, 1500 if self.device.startswith("cuda") else 120) for clip in self.transcribe(batch)]
-                    heard = [clip for clip in heard if clip.tokens]
-                    self.pieces[entry["data"]].add(self.speech.put(heard), [len(clip.samples) for clip in heard], [clip.tokens for clip in heard])
+                    self.take(self.pieces[entry["data"]], [clip for clip in heard if clip.tokens])
+
+    def take(self, source: Source, clips: list[Clip]) -> None:
+        source.add(self.speech.put(clips), [len(clip.samples) for clip in clips], [clip.tokens for clip in clips])
 
     def transcribe(self, batch: list[Clip]) -> list[Clip]:
         with self.autocast():
@@ -221,8 +220,9 @@ class Run:
         for row, draw in enumerate(generator.random(count)):
             part, text = parts[:, row], None
             if draw < settings["nothing_said"]:
-                start = int(generator.integers(SECONDS[-1] * SAMPLE_RATE - room + 1)) if room < SECONDS[-1] * SAMPLE_RATE else 0
-                part[:, 0] = self.nothing[generator.integers(len(self.nothing))] + start, min(SECONDS[-1] * SAMPLE_RATE, room), 0
+                length = min(SECONDS[-1] * SAMPLE_RATE, room)
+                start = int(generator.integers(SECONDS[-1] * SAMPLE_RATE - length + 1))
+                part[:, 0] = self.nothing[generator.integers(len(self.nothing))] + start, length, 0
                 texts.append(())
                 counted.append(2)
                 continue
@@ -234,15 +234,14 @@ class Run:
             counted.append(1 if text else 0)
         places = self.tokens(seconds)
         begin, end = self.special["begin"], self.special["end"]
-        given, following, counts = numpy.full((count, places), end), numpy.full((count, places), end), numpy.zeros((count, places), numpy.int64)
+        given, counts = numpy.full((count, places), end), numpy.zeros((count, places), numpy.int64)
         for row, (text, kind) in enumerate(zip(texts, counted)):
             given[row, : len(text) + 1] = (begin, *text)
-            following[row, : len(text)] = text
             counts[row, : len(text) + 1] = kind
-        arrays = [torch.from_numpy(values) for values in (*parts, given, following, counts)]
+        arrays = [torch.from_numpy(values) for values in (*parts, given, counts)]
         if self.device.startswith("cuda"):
             arrays = [values.pin_memory() for values in arrays]
-        return Rows(*arrays, seconds, speed, generator)
+        return Rows(*arrays, seconds, room, generator)
 
     def one(self, part: numpy.ndarray, name: str, shortest: float, room: int, seconds: int, generator: numpy.random.Generator) -> tuple[int, ...] | None:
         """One clip that fills a row, somewhere in it; a piece, where none does."""
@@ -270,8 +269,7 @@ class Run:
     def audio(self, rows: Rows) -> torch.Tensor:
         """`[rows, samples]`: the parts put together, and what rooms and microphones do to them."""
         generator, share, wanted = rows.generator, self.settings["augment"], rows.seconds * SAMPLE_RATE
-        room = int(rows.seconds * rows.speed * SAMPLE_RATE) // TWENTIETH * TWENTIETH
-        time, total = torch.arange(room, device=self.device), torch.zeros(len(rows.first), room, device=self.device)
+        time, total = torch.arange(rows.room, device=self.device), torch.zeros(len(rows.first), rows.room, device=self.device)
         first, samples, place = (values.to(self.device, non_blocking=True) for values in (rows.first, rows.samples, rows.place))
         for part in range(int((rows.samples > 0).any(0).sum())):
             offset = time - place[:, part, None]
@@ -289,10 +287,12 @@ class Run:
 
     # Steps
 
-    def losses(self, audio: torch.Tensor, given: torch.Tensor, following: torch.Tensor, counts: torch.Tensor, replace: float) -> list[torch.Tensor]:
+    def losses(self, audio: torch.Tensor, given: torch.Tensor, counts: torch.Tensor, replace: float) -> list[torch.Tensor]:
         """Divergence a token, error of the encoder's states, of the decoder's behind each block, cross entropy of what the float model hears and where nothing is said."""
         heard, silent = (counts == 1).float(), (counts == 2).float()
         rows = heard.amax(1)
+        # What comes next: what is fed, one place on, and the end token.
+        following = functional.pad(given[:, 1:], (0, 1), value=self.special["end"])
 
         def mean(values, mask):
             return (values * mask).sum() / mask.sum().clamp(min=1)
@@ -322,10 +322,10 @@ class Run:
         divergence = mean((wanted.exp() * (wanted - logits)).sum(-1), heard)
         return [divergence, states, behind / len(blocks), mean(entropy, heard), mean(entropy, silent)]
 
-    def update(self, audio: torch.Tensor, given: torch.Tensor, following: torch.Tensor, counts: torch.Tensor) -> None:
+    def update(self, audio: torch.Tensor, given: torch.Tensor, counts: torch.Tensor) -> None:
         """One step, in a graph or not: reads and writes tensors that stay."""
         weights = self.settings["losses"]
-        losses = self.losses(audio, given, following, counts, self.settings.get("replace", 0.0))
+        losses = self.losses(audio, given, counts, self.settings.get("replace", 0.0))
         sum(weight * loss for weight, loss in zip((1.0, weights["states"], weights["behind"], weights["entropy"], weights["silent"]), losses)).backward()
         torch.nn.utils.clip_grad_norm_(self.student.parameters(), 1.0)
         self.optimizer.step()
@@ -334,31 +334,27 @@ class Run:
         torch._foreach_lerp_(list(self.average.values()), [state[name] for name in self.average], 1 - self.settings["average"])
         self.sums += torch.stack([loss.detach() for loss in losses])
 
-    def graph(self, rows: Rows) -> tuple:
+    def graph(self, seconds: int, batch: tuple[torch.Tensor, ...]) -> tuple:
         """The step for clips of one length, kept at its first time. What it takes as inputs; the step itself."""
-        if rows.seconds not in self.graphs:
-            inputs = [torch.zeros(len(rows.first), rows.seconds * SAMPLE_RATE, device=self.device)]
-            inputs += [values.to(self.device) for values in (rows.given, rows.following, rows.counts)]
-            if not self.device.startswith("cuda"):
-                self.graphs[rows.seconds] = inputs, lambda: self.update(*inputs)
-                return self.graphs[rows.seconds]
-            inputs[0].copy_(self.audio(rows))
-            rates = [group["lr"].clone() for group in self.optimizer.param_groups]
-            for group in self.optimizer.param_groups:
-                group["lr"].zero_()
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                for _ in range(2 if not self.graphs else 1):
-                    self.update(*inputs)
-            torch.cuda.current_stream().wait_stream(side)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+        if seconds not in self.graphs:
+            inputs = [values.to(self.device, copy=True) for values in batch]
+            self.graphs[seconds] = inputs, self.capture(inputs) if self.device.startswith("cuda") else lambda: self.update(*inputs)
+        return self.graphs[seconds]
+
+    def capture(self, inputs: list[torch.Tensor]) -> Callable[[], None]:
+        # The steps before a graph can be made of them teach nothing: whoever replays it sets the rates.
+        for group in self.optimizer.param_groups:
+            group["lr"].zero_()
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(1 if self.graphs else 2):
                 self.update(*inputs)
-            for group, value in zip(self.optimizer.param_groups, rates):
-                group["lr"].copy_(value)
-            self.graphs[rows.seconds] = inputs, graph.replay
-        return self.graphs[rows.seconds]
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool, capture_error_mode="thread_local"):
+            self.update(*inputs)
+        return graph.replay
 
     def done(self) -> float:
         return min(1.0, self.seconds / 60 / self.minutes if self.minutes else self.step / self.settings["steps"])
@@ -371,9 +367,9 @@ class Run:
             elif self.done() >= 1:
                 return
             for rows in ahead(self.rows(settings.get("seed", 1)), 16):
-                audio = self.audio(rows)
-                inputs, step = self.graph(rows)
-                for kept, values in zip(inputs, (audio, rows.given, rows.following, rows.counts)):
+                batch = self.audio(rows), rows.given, rows.counts
+                inputs, step = self.graph(rows.seconds, batch)
+                for kept, values in zip(inputs, batch):
                     kept.copy_(values, non_blocking=True)
                 share = rate(self.step, settings.get("warm_up", 100), self.done())
                 for group in self.optimizer.param_groups:
@@ -397,16 +393,13 @@ class Run:
     @torch.no_grad()
     def validate(self) -> list[float]:
         """The losses of the average, on clips kept aside, as they are."""
-        current = {name: values.clone() for name, values in self.student.state_dict().items()}
-        self.student.load_state_dict(self.average)
         sums, clips = numpy.zeros(4), 0
-        for batch in batches(self.aside, 200):
-            given, counts = tokens_of(batch, self.special["begin"], self.special["end"])
-            following = functional.pad(given[:, 1:], (0, 1), value=self.special["end"])
-            losses = self.losses(audio_of(batch).to(self.device), *(values.to(self.device) for values in (given, following, counts.long())), 0.0)
-            sums += numpy.array([float(loss) for loss in losses[:4]]) * len(batch)
-            clips += len(batch)
-        self.student.load_state_dict(current)
+        with self.averaged():
+            for batch in batches(self.aside, 200):
+                given, counts = (values.to(self.device) for values in tokens_of(batch, self.special["begin"], self.special["end"]))
+                losses = self.losses(audio_of(batch).to(self.device), given, counts.long(), 0.0)
+                sums += numpy.array([float(loss) for loss in losses[:4]]) * len(batch)
+                clips += len(batch)
         return (sums / clips).tolist()
 
     def report(self, bar, steps: int) -> None:
@@ -420,20 +413,6 @@ class Run:
         if not numpy.isfinite(list((learnt | aside).values())).all():
             raise SystemExit("the loss is no number: go on from last.pt with lower rates")
         self.save()
-
-    def save(self) -> None:
-        state = {"student": self.student.state_dict(), "average": self.average, "optimizer": self.optimizer.state_dict(), "step": self.step,
-                 "heard": self.heard, "seconds": self.seconds, "log": self.log}
-        save_run(state, self.folder)
-
-    def resume(self) -> None:
-        path = self.folder / "last.pt"
-        if path.is_file():
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            self.student.load_state_dict(state["student"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            for name in ("average", "step", "heard", "seconds", "log"):
-                setattr(self, name, state[name])
 
     def write(self, name: str) -> None:
         config = self.student.config | {"name": self.run["name"]}
@@ -455,15 +434,7 @@ def main() -> None:
     run = Run(arguments.config, arguments.device)
     print(run.hours())
     run.minutes = arguments.minutes
-    # Stopped by a shell or a scheduler as by Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        run.resume()
-        run.train()
-        run.write(arguments.config.stem)
-    except KeyboardInterrupt:
-        run.save()
-        print(f"stopped at step {run.step}; the same command goes on from there")
+    run.until_stopped(run.train, lambda: run.write(arguments.config.stem))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,12 @@ class Frontend(nn.Module):
         return x
 
 
+def windows(x: torch.Tensor, convolution: nn.Conv1d) -> torch.Tensor:
+    """`[batch, channels, frames]` to what each frame of a convolution's output is made of, `[batch, frames, channels * kernel]`."""
+    (kernel,), (stride,) = convolution.kernel_size, convolution.stride
+    return x.unfold(2, kernel, stride).transpose(1, 2).flatten(2)
+
+
 def merge_frames(x: torch.Tensor, count: int) -> torch.Tensor:
     """Means of each `count` frames of `[batch, frames, width]`; the last of those that are left."""
     frames = x.shape[1]

@@ -20,14 +20,8 @@ from calibrate import HERE, choose
 from checkpoint import read_checkpoint, write_checkpoint
 from gptq import damp
 from model import multiplies_bf16
-from moonshine import Moonshine
+from moonshine import Moonshine, windows
 from speech import Clip, audio_of, batches, keep_aside, load_clips, tokens_of
-
-
-def windows(inputs: torch.Tensor, convolution: nn.Conv1d) -> torch.Tensor:
-    """`[batch, channels, frames]` to what each frame of the output is made of, `[frames, channels * kernel]`."""
-    (kernel,), (stride,) = convolution.kernel_size, convolution.stride
-    return inputs.unfold(2, kernel, stride).transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 def leave_out(weight: torch.Tensor, moment: torch.Tensor, units: int, unit: int, kept: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,7 +55,7 @@ def moments_of(model: Moonshine, matrices: dict[str, nn.Linear | nn.Conv1d], hea
     special = model.config["tokens"]
 
     def add(name: str, matrix: nn.Linear | nn.Conv1d, x: torch.Tensor) -> None:
-        x = x[counts] if name.startswith("decoder") else windows(x, matrix) if isinstance(matrix, nn.Conv1d) else x.flatten(0, 1)
+        x = x[counts] if name.startswith("decoder") else (windows(x, matrix) if isinstance(matrix, nn.Conv1d) else x).flatten(0, 1)
         x = torch.cat((x.float(), torch.ones(len(x), 0 if matrix.bias is None else 1)), 1)
         moments[name] = moments.get(name, 0.0) + (x.T @ x).double()
 
@@ -85,8 +79,8 @@ def main() -> None:
     settings, teacher = run["narrow"], HERE / "out" / run["teacher"]
     tensors, config, vocabulary = read_checkpoint(teacher)
     stacks = {stack: sizes for stack, sizes in settings.items() if stack in ("encoder", "decoder")}
-    for stack, sizes in stacks.items():
-        config[stack] |= {"merge": sizes["merge"]} if "merge" in sizes else {}
+    if "merge" in stacks.get("encoder", {}):
+        config["encoder"]["merge"] = stacks["encoder"]["merge"]
     model = Moonshine.from_checkpoint(tensors, config)
     clips, _ = keep_aside([clip for name in settings["data"] for clip in load_clips(HERE / "out" / "data" / name, teacher)], 20)
     # A matrix, and those in front of it, of whose outputs its inputs are made.

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from arithmetic import LARGEST, LOG2_E, SMALLEST_SCALE, divide, power_parts, round_to
-from moonshine import Moonshine
+from moonshine import Moonshine, windows
 
 
 def input_bits(config: dict, name: str) -> int:
@@ -152,8 +152,7 @@ def rounded_convolution(conv: nn.Conv1d, quantize, scale: str = "patch", round_w
     def forward(x):
         if scale != "patch":
             return nn.Conv1d.forward(conv, quantize(x, 1 if scale == "frame" else (1, 2)))
-        patches = x.unfold(2, conv.kernel_size[0], conv.stride[0]).transpose(1, 2).flatten(2)
-        return functional.linear(quantize(patches), round_weight(conv.weight.flatten(1)), conv.bias).transpose(1, 2)
+        return functional.linear(quantize(windows(x, conv)), round_weight(conv.weight.flatten(1)), conv.bias).transpose(1, 2)
 
     return forward
 

@@ -10,6 +10,7 @@ The config names the teacher, the calibrated start, the data and the schedule. I
 """
 
 import argparse
+import contextlib
 import json
 import os
 import queue
@@ -18,7 +19,7 @@ import sys
 import threading
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy
@@ -37,7 +38,52 @@ HERE = Path(__file__).resolve().parent
 LOGGED = 10  # steps that a line of the log stands for
 
 
-class Run:
+class Kept:
+    """What goes on where it was stopped: a run with `student`, `optimizer`, `folder`, and the rest of what `kept` names."""
+
+    rank, device = 0, "cpu"
+    kept = "average", "step", "heard", "seconds", "log"
+
+    def save(self) -> None:
+        state = {"student": self.student.state_dict(), "optimizer": self.optimizer.state_dict()}
+        save_run(state | {name: getattr(self, name) for name in self.kept}, self.folder)
+
+    def resume(self) -> None:
+        path = self.folder / "last.pt"
+        if path.is_file():
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.student.load_state_dict(state["student"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            for name in self.kept:
+                setattr(self, name, state[name])
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """With the average of the last steps in the student's place."""
+        current = {name: values.clone() for name, values in self.student.state_dict().items()}
+        self.student.load_state_dict(self.average)
+        try:
+            yield
+        finally:
+            self.student.load_state_dict(current)
+
+    def until_stopped(self, *stages: Callable[[], None]) -> None:
+        """Goes on from `last.pt`; Ctrl-C, or a shell or a scheduler that stops it, saves first."""
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            self.resume()
+            for stage in stages:
+                stage()
+        except KeyboardInterrupt:
+            if self.rank == 0:
+                if self.step:
+                    self.save()
+                print(f"stopped at step {self.step}; the same command goes on from there")
+
+
+class Run(Kept):
+    kept = *Kept.kept, "best"
+
     def __init__(self, path: Path, device: str):
         self.config = tomllib.loads(path.read_text(encoding="utf-8"))
         self.settings = self.config["train"]
@@ -122,14 +168,12 @@ class Run:
     def validate(self) -> tuple[float, float]:
         """Divergence a token and error of the encoder states of the averaged student, on clips kept aside, as they are."""
         sums, clips = numpy.zeros(2), 0
-        current = {name: values.clone() for name, values in self.student.state_dict().items()}
-        self.student.load_state_dict(self.average)
         self.student.eval()
-        for batch in batches(self.aside, self.settings["batch_seconds"]):
-            divergence, states, _ = self.losses(batch, audio_of(batch).to(self.device))
-            sums += numpy.array((float(divergence), float(states))) * len(batch)
-            clips += len(batch)
-        self.student.load_state_dict(current)
+        with self.averaged():
+            for batch in batches(self.aside, self.settings["batch_seconds"]):
+                divergence, states, _ = self.losses(batch, audio_of(batch).to(self.device))
+                sums += numpy.array((float(divergence), float(states))) * len(batch)
+                clips += len(batch)
         self.student.train()
         return tuple((sums / clips).tolist())
 
@@ -222,20 +266,6 @@ class Run:
             self.best = divergence
             torch.save(self.average, self.folder / "best.pt")
         self.save()
-
-    def save(self) -> None:
-        state = {"student": self.student.state_dict(), "average": self.average, "optimizer": self.optimizer.state_dict(), "step": self.step,
-                 "best": self.best, "heard": self.heard, "seconds": self.seconds, "log": self.log}
-        save_run(state, self.folder)
-
-    def resume(self) -> None:
-        path = self.folder / "last.pt"
-        if path.is_file():
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            self.student.load_state_dict(state["student"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            for name in ("average", "step", "best", "heard", "seconds", "log"):
-                setattr(self, name, state[name])
 
 
 def rate(step: int, warm_up: int, done: float) -> float:
@@ -338,17 +368,9 @@ def main() -> None:
             arguments.device = f"cuda:{os.environ['LOCAL_RANK']}"
             torch.cuda.set_device(arguments.device)
     run = Run(arguments.config, arguments.device)
-    run.resume()
     run.minutes = arguments.minutes
     run.stop = arguments.stop or (sys.maxsize if run.minutes else run.settings["steps"])
-    # Stopped by a shell or a scheduler as by Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        run.train()
-    except KeyboardInterrupt:
-        if run.rank == 0:
-            run.save()
-            print(f"stopped at step {run.step}; the same command goes on from there")
+    run.until_stopped(run.train)
 
 
 if __name__ == "__main__":
