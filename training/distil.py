@@ -281,7 +281,7 @@ class Run(Kept):
         if generator.random() < share:
             audio = limit_band(audio, generator.uniform(3000, 7500))
         if generator.random() < share:
-            audio = add_noise(audio, generator.uniform(10, 40), generator.uniform(0, 1))
+            audio = add_noise(audio, generator.uniform(*self.settings.get("noise", (10, 40))), generator.uniform(0, 1))
         level = torch.from_numpy(generator.uniform(-12, 6, (len(audio), 1)) * (generator.random((len(audio), 1)) < 0.5)).to(audio)
         return (audio * 10 ** (level / 20)).clamp(-1, 1)
 

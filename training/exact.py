@@ -14,7 +14,7 @@ from arithmetic import (
     Quantized, attend_cached, attend_floats, attend_frames, fma, gelu, group_norm, layer_norm, quantize_rows, rotary_tables, rotate, round_to, silu,
     single, split_rows, tanh, whole_dot,
 )  # fmt: skip
-from gptq import as_matrix, spread
+from gptq import as_matrix, short_scales, spread
 from quantized import input_bits, packed_steps
 
 FRONTEND_FRAMES = 128  # that the runtime makes at once
@@ -36,6 +36,7 @@ class Matrix:
             group = -(-weight.shape[1] // multipliers.shape[1] // 16) * 16
             multipliers = spread(multipliers, group, weight.shape[1])
             self.values = (weight / (scales * multipliers)).round() * multipliers
+            scales = short_scales(scales)
         else:
             scales = packed_steps(weight)
             self.values = (weight / scales).nan_to_num(0.0).round().clamp(-128, 127)

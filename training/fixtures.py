@@ -32,14 +32,14 @@ def write(folder: Path) -> None:
     write_model(folder / "tiny-odd", 21, layers=1, width=36, middle=40, heads=3, rotary=8, feed_forward=76, seconds=0.5, wide=True)
     memory = {"kernel": 6, "look_ahead": 2}
     write_model(folder / "tiny-memory", 22, layers=1, width=24, middle=24, heads=2, rotary=8, feed_forward=48, seconds=0.5, memory=memory)
-    # 27 frames, then 14, then 5: each time the last is a mean of fewer.
+    # 27 frames, then 14, then 5: each time the last is a mean of fewer. No two blocks are as wide.
     write_model(
-        folder / "tiny-merged", 23, layers=3, width=16, middle=16, heads=2, rotary=8, feed_forward=32, seconds=0.7, memory=memory, merge=[1, 2, 3],
+        folder / "tiny-merged", 23, layers=3, width=16, middle=16, heads=2, rotary=8, feed_forward=[32, 20, 48], seconds=0.7, memory=memory, merge=[1, 2, 3],
     )
 
 
 def write_model(
-    folder: Path, seed: int, layers: int, width: int, middle: int, heads: int, rotary: int, feed_forward: int, seconds: float,
+    folder: Path, seed: int, layers: int, width: int, middle: int, heads: int, rotary: int, feed_forward: int | list[int], seconds: float,
     wide: bool = False, memory: dict | None = None, merge: list[int] | None = None,
 ) -> None:
     """`middle` is the number of channels between the second and third convolution; `memory` an FSMN memory in each block of the encoder;

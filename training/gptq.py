@@ -61,7 +61,19 @@ def search_scales(weight: torch.Tensor, importance: torch.Tensor, scheme: Scheme
         parts = [(largest * part / -scheme.lowest).clamp(min=1e-9) for part in torch.linspace(0.4, 1.05, 27).tolist()]
         rounded = [_nearest(weight, scales, scheme) for scales in parts]
     errors = torch.cat([((values - weight).square() * importance).sum(1, keepdim=True) for values in rounded], 1)
-    return torch.cat(parts, 1).gather(1, errors.argmin(1, keepdim=True)).float().to(weight)
+    return as_stored(torch.cat(parts, 1).gather(1, errors.argmin(1, keepdim=True)), scheme).to(weight)
+
+
+def as_stored(scales: torch.Tensor, scheme: Scheme) -> torch.Tensor:
+    """As the file holds them."""
+    return short_scales(scales) if scheme.bits == 4 else scales.float()
+
+
+def short_scales(scales: torch.Tensor) -> torch.Tensor:
+    """What 16 bits hold of positive scales, as f32: `ShortScale` of the file."""
+    least, shift = 0x28000000, 13
+    steps = ((scales.float().view(torch.int32) - least).clamp(min=0) + (1 << (shift - 1))) >> shift
+    return ((steps.clamp(max=0xFFFF) << shift) + least).view(torch.float32)
 
 
 def _nearest(weight: torch.Tensor, step: torch.Tensor, scheme: Scheme) -> torch.Tensor:
@@ -124,9 +136,9 @@ def round_matrix(weight: torch.Tensor, moment: torch.Tensor, scheme: Scheme, pas
     scales = search_scales(weight * mask, moment.diagonal(), scheme)
     for _ in range(passes):
         rounded = _sweep(weight, factor, mask, scheme, scales)
-        scales = rounded.scales = best_scales(weight, rounded, damped)
+        scales = rounded.scales = best_scales(weight, rounded, damped, scheme)
     descend(weight, rounded, damped, mask, scheme)
-    rounded.scales = best_scales(weight, rounded, damped)
+    rounded.scales = best_scales(weight, rounded, damped, scheme)
     return rounded
 
 
@@ -187,10 +199,10 @@ def descend(weight: torch.Tensor, rounded: Rounded, damped: torch.Tensor, mask: 
     rounded.steps = steps.T.contiguous()
 
 
-def best_scales(weight: torch.Tensor, rounded: Rounded, damped: torch.Tensor) -> torch.Tensor:
-    """`[outputs, 1]`: the scales with which the outputs come closest to those of `weight`, as f32 holds them."""
+def best_scales(weight: torch.Tensor, rounded: Rounded, damped: torch.Tensor, scheme: Scheme) -> torch.Tensor:
+    """`[outputs, 1]`: the scales with which the outputs come closest to those of `weight`."""
     seen = rounded.whole @ damped
     fitted = (seen * weight).sum(1, keepdim=True) / (seen * rounded.whole).sum(1, keepdim=True)
     # An output of zeros has no say, and a scale that turned negative or ran away would serve no one.
     sound = (fitted > 0.5 * rounded.scales) & (fitted < 2 * rounded.scales)
-    return torch.where(sound, fitted, rounded.scales).float().to(weight)
+    return as_stored(torch.where(sound, fitted, rounded.scales), scheme).to(weight)

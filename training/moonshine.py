@@ -125,6 +125,12 @@ def layer_norm(config: dict) -> nn.LayerNorm:
     return nn.LayerNorm(config["width"], eps=config["norm_epsilon"], bias=False)
 
 
+def by_block(config: dict) -> list[dict]:
+    """A stack's config for each of its blocks: `feed_forward` is one number, or one a block."""
+    widths = config["feed_forward"]
+    return [config | {"feed_forward": width} for width in (widths if isinstance(widths, list) else [widths] * config["layers"])]
+
+
 class EncoderBlock(nn.Module):
     """The block first takes the means of each `merge` frames, which makes its own ones `merged` of the frontend's. What is merged keeps the
     positions that it had."""
@@ -149,7 +155,7 @@ class Encoder(nn.Module):
     def __init__(self, config: dict, block: type[EncoderBlock] = EncoderBlock):
         super().__init__()
         merge = config.get("merge", [1] * config["layers"])
-        self.layers = nn.ModuleList(block(config, *numbers) for numbers in zip(merge, itertools.accumulate(merge, operator.mul)))
+        self.layers = nn.ModuleList(block(*own) for own in zip(by_block(config), merge, itertools.accumulate(merge, operator.mul)))
         self.norm = layer_norm(config)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -191,7 +197,7 @@ class Decoder(nn.Module):
     def __init__(self, config: dict, vocabulary: int):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, config["width"])
-        self.layers = nn.ModuleList(DecoderBlock(config) for _ in range(config["layers"]))
+        self.layers = nn.ModuleList(map(DecoderBlock, by_block(config)))
         self.norm = layer_norm(config)
 
     def start(self, encoded: torch.Tensor) -> list[dict]:

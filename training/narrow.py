@@ -20,7 +20,7 @@ from calibrate import HERE, choose
 from checkpoint import read_checkpoint, write_checkpoint
 from gptq import damp
 from model import multiplies_bf16
-from moonshine import Moonshine, windows
+from moonshine import Moonshine, by_block, windows
 from speech import Clip, audio_of, batches, keep_aside, load_clips, tokens_of
 
 
@@ -90,7 +90,7 @@ def main() -> None:
             prefix = f"{stack}.layers.{index}."
             if "feed_forward" in sizes:
                 fronts = [name for name in ("up", "gate") if getattr(layer.feed_forward, name) is not None]
-                behind[f"{prefix}feed_forward.down"] = [f"{prefix}feed_forward.{name}" for name in fronts], 1, sizes["feed_forward"]
+                behind[f"{prefix}feed_forward.down"] = [f"{prefix}feed_forward.{name}" for name in fronts], 1, by_block(config[stack] | sizes)[index]["feed_forward"]
             if "heads" in sizes:
                 for attention in (name for name, _ in layer.named_children() if name.endswith("attention")):
                     fronts = [f"{prefix}{attention}.{name}" for name in ("query", "key", "value")]

@@ -15,8 +15,8 @@ use kinglet_kernels::{
     InstructionSet, KernelError, Kernels, QuantizedRows, Rows, TimeConvolution, time_ring,
 };
 use kinglet_model_format::{
-    BlockColumns, BlockIndex, BlockShape, FloatMatrix, Int4Matrix, Int4Scales, Int8Matrix, SparseInt4Matrix,
-    SparseInt8Matrix,
+    BlockColumns, BlockIndex, BlockShape, FloatMatrix, Int4Matrix, Int4Scales, Int8Matrix, ShortScale,
+    SparseInt4Matrix, SparseInt8Matrix,
 };
 
 /// Instructions without effect, which the counter reads as the start and the end of a region.
@@ -65,22 +65,21 @@ fn count(arguments: &[&str]) -> Option<()> {
     let bias = vec![0.5; outputs];
     let group = if kind == "int4-groups" { 32 } else { inputs };
     let multipliers = vec![if kind == "int4" { 0x11 } else { 0x79 }; outputs / 2 * inputs.div_ceil(group)];
-    let scale_bytes = 4 * outputs + if kind == "int8" { 0 } else { multipliers.len() };
-    let int4_scales = Int4Scales { group_inputs: group, scales: &scales, multipliers: &multipliers };
+    let halves = vec![ShortScale::new(0.01); outputs];
     let mut room = vec![0; Kernels::int4_room(rows, inputs)];
 
     match rest.get(1..).unwrap_or(&[]) {
         [] if kind == "int8" => {
             let weights = Int8Matrix::new(outputs, inputs, &values, &scales).ok()?;
-            println!("{}", values.len() + scale_bytes);
+            println!("{}", values.len() + 4 * outputs);
             run(kernels, rows, &source, outputs, |rows, out| {
                 kernels.matmul(rows, &weights, Some(&bias), out, outputs)
             })
         }
         [] => {
-            let weights =
-                Int4Matrix::new(outputs, inputs, &packed[..outputs * inputs / 2], int4_scales).ok()?;
-            println!("{}", outputs * inputs / 2 + scale_bytes);
+            let scales = Int4Scales { group_inputs: group, scales: &halves, multipliers: &multipliers };
+            let weights = Int4Matrix::new(outputs, inputs, &packed[..outputs * inputs / 2], scales).ok()?;
+            println!("{}", outputs * inputs / 2 + 2 * outputs + multipliers.len());
             run(kernels, rows, &source, outputs, |rows, out| {
                 kernels.matmul_int4(rows, &weights, Some(&bias), &mut room, out, outputs)
             })
@@ -95,16 +94,17 @@ fn count(arguments: &[&str]) -> Option<()> {
             let weights = columns.len() * shape.weights();
             let index_bytes = index.bytes().0 + index.bytes().1;
             if kind == "int8" {
-                println!("{}", weights + index_bytes + scale_bytes);
+                println!("{}", weights + index_bytes + 4 * outputs);
                 let weights =
                     SparseInt8Matrix::new(outputs, inputs, index, &values[..weights], &scales).ok()?;
                 run(kernels, rows, &source, outputs, |rows, out| {
                     kernels.matmul_sparse_int8(rows, &weights, Some(&bias), out, outputs)
                 })
             } else {
-                println!("{}", weights / 2 + index_bytes + scale_bytes);
+                println!("{}", weights / 2 + index_bytes + 4 * outputs + multipliers.len());
                 let packed = &packed[..weights / 2];
-                let weights = SparseInt4Matrix::new(outputs, inputs, index, packed, int4_scales).ok()?;
+                let scales = Int4Scales { group_inputs: group, scales: &scales, multipliers: &multipliers };
+                let weights = SparseInt4Matrix::new(outputs, inputs, index, packed, scales).ok()?;
                 run(kernels, rows, &source, outputs, |rows, out| {
                     kernels.matmul_sparse_int4(rows, &weights, Some(&bias), &mut room, out, outputs)
                 })

@@ -60,13 +60,15 @@ pub struct Attention<'a> {
 pub struct FeedForward<'a> {
     /// How finely the inputs of `down` are rounded: an activation leaves a few large values among many small ones.
     pub down_bits: ActivationBits,
-    /// `[feed-forward width, width]`.
+    /// Values in the middle: the block's own number, at most the stack's.
+    pub middle: usize,
+    /// `[middle, width]`.
     pub up: Linear<'a>,
-    /// `[feed-forward width, width]`, there exactly when the activation has a gate.
+    /// `[middle, width]`, there exactly when the activation has a gate.
     pub gate: Option<Linear<'a>>,
-    /// `[feed-forward width]`, behind the activation.
+    /// `[middle]`, behind the activation.
     pub inner_norm: Option<Norm<'a>>,
-    /// `[width, feed-forward width]`.
+    /// `[width, middle]`.
     pub down: Linear<'a>,
 }
 
@@ -263,22 +265,31 @@ impl<'a> Resolver<'a> {
     }
 
     pub(crate) fn feed_forward(&self, stack: &StackConfig) -> Result<FeedForward<'a>, Rule> {
+        let middle = self.middle(stack.feed_forward);
         let gate = match (stack.activation, self.layer.slot(Role::Gate, Part::Weight)) {
-            (Activation::SwiGlu, _) => Some(self.linear(Role::Gate, stack.feed_forward, stack.width)?),
+            (Activation::SwiGlu, _) => Some(self.linear(Role::Gate, middle, stack.width)?),
             (_, None) => None,
             (_, Some(_)) => return Err(Rule::SlotUnknown { layer: self.layer.index }),
         };
         let [_, down_bits, ..] = self.layer.parameters;
         Ok(FeedForward {
             down_bits: ActivationBits::from_code(down_bits)?,
-            up: self.linear(Role::Up, stack.feed_forward, stack.width)?,
+            middle,
+            up: self.linear(Role::Up, middle, stack.width)?,
             gate,
             inner_norm: match self.layer.slot(Role::InnerNorm, Part::Weight) {
-                Some(_) => Some(self.norm(Role::InnerNorm, stack.feed_forward)?),
+                Some(_) => Some(self.norm(Role::InnerNorm, middle)?),
                 None => None,
             },
-            down: self.linear(Role::Down, stack.width, stack.feed_forward)?,
+            down: self.linear(Role::Down, stack.width, middle)?,
         })
+    }
+
+    /// Outputs of `up`, as many as the layer has, where that is at most `most`.
+    fn middle(&self, most: usize) -> usize {
+        let up = self.layer.parts(Role::Up).id(Part::Weight).and_then(|id| self.tensors.get(id));
+        // Whatever else is wrong with `up`, it is not a matrix of `most` outputs.
+        up.map_or(most, |tensor| tensor.outputs.min(most))
     }
 
     /// The memory of `width` values a frame that every block has whose stack has one, unless it is not `wanted`.

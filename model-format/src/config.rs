@@ -122,7 +122,7 @@ pub struct StackConfig {
     pub heads: usize,
     /// Values a head.
     pub head_width: usize,
-    /// Values in the middle of a feed-forward network.
+    /// Most values in the middle of a feed-forward network; a block may have fewer.
     pub feed_forward: usize,
     /// Activation of the feed-forward network.
     pub activation: Activation,

@@ -11,7 +11,7 @@ pub enum FormatError {
     #[error("not a Kinglet model: it does not begin with the magic bytes")]
     NotAModel,
     /// The file is of a version that this reader does not know.
-    #[error("model has format version {found}, this program reads version {known}: update the program")]
+    #[error("model has format version {found}, this program reads version {known}: {}", if found > known { "update the program" } else { "pack the model anew" })]
     Version {
         /// Version in the file.
         found: u16,

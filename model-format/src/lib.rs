@@ -51,7 +51,7 @@ pub use filter_bank::{FILTER_BANK_TRANSFORM, FilterBank, FilterBankConfig, Windo
 pub use layer::{Layer, LayerKind, LayerTable, Part, Role, Slot};
 pub use matrix::{
     FloatMatrix, INPUT_BLOCK, INPUT_PAD, Int4Matrix, Int4Scales, Int8Matrix, MOST_GROUP_INPUTS, Matrix,
-    MatrixShapeError, OUTPUT_BLOCK, round_up,
+    MatrixShapeError, OUTPUT_BLOCK, ShortScale, round_up,
 };
 pub use memory::Memory;
 pub use model::{Model, Verify};

@@ -7,6 +7,7 @@
 
 use crate::sparse::{SparseInt4Matrix, SparseInt8Matrix};
 use thiserror::Error;
+use zerocopy::{FromBytes, Immutable};
 
 /// Outputs in one block.
 pub const OUTPUT_BLOCK: usize = 16;
@@ -157,16 +158,52 @@ impl<'a> FloatMatrix<'a> {
     }
 }
 
+/// A positive number in 16 bits, 6 of exponent and 10 of mantissa: 2^-47 to 131,008, to one part in two thousand.
+///
+/// The bits of the f32 are these times 2^13 and 0x28000000 more, so that vectors of them are made by a shift and an addition.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, FromBytes, Immutable)]
+#[repr(transparent)]
+pub struct ShortScale(u16);
+
+impl ShortScale {
+    const SHIFT: u32 = 13;
+    /// Zero in this form.
+    const LEAST: u32 = 0x2800_0000;
+
+    /// The nearest to `value`; the least for what is smaller, zero included, or is no number.
+    pub fn new(value: f32) -> Self {
+        if value.is_nan() || value <= 0.0 {
+            return Self(0);
+        }
+        // Half a step more, then cut: what is half way becomes the larger.
+        let steps =
+            value.to_bits().saturating_sub(Self::LEAST).saturating_add(1 << (Self::SHIFT - 1)) >> Self::SHIFT;
+        Self(u16::try_from(steps).unwrap_or(u16::MAX))
+    }
+
+    /// As f32.
+    #[inline(always)]
+    pub const fn to_f32(self) -> f32 {
+        f32::from_bits(((self.0 as u32) << Self::SHIFT) + Self::LEAST)
+    }
+
+    /// As the file holds it.
+    pub const fn to_le_bytes(self) -> [u8; 2] {
+        self.0.to_le_bytes()
+    }
+}
+
 /// What int4 weights are multiplied by: one scale an output, and a whole number for each output and group of inputs.
+/// Dense matrices have [`ShortScale`]s; matrices in blocks have them as f32, which kernels read where they lie.
 ///
 /// A weight is `value * multiplier * scale`, value -8 to 7 and multiplier 1 to 15: `value * multiplier` is an int8, and a
 /// product with int4 weights is to the last bit the product with these as an [`Int8Matrix`].
 #[derive(Debug, Clone, Copy)]
-pub struct Int4Scales<'a> {
+pub struct Int4Scales<'a, S = ShortScale> {
     /// Inputs that share a multiplier: a multiple of 16, at most [`MOST_GROUP_INPUTS`].
     pub group_inputs: usize,
     /// One an output, `[padded outputs]`.
-    pub scales: &'a [f32],
+    pub scales: &'a [S],
     /// Two a byte, `[padded outputs / 16][groups][8]`: the low four bits of byte `k` belong to output `k` of 16, the high
     /// four to output `k + 8`.
     pub multipliers: &'a [u8],
@@ -175,28 +212,24 @@ pub struct Int4Scales<'a> {
 /// Most inputs of a group: 16 times the products of one group add up to less than 2^31, as kernels need.
 pub const MOST_GROUP_INPUTS: usize = 1 << 16;
 
-impl Int4Scales<'_> {
-    /// Whether a group may have so many inputs.
-    pub const fn is_group(group_inputs: usize) -> bool {
-        group_inputs > 0 && group_inputs.is_multiple_of(INPUT_PAD) && group_inputs <= MOST_GROUP_INPUTS
-    }
+/// Whether a group may have so many inputs.
+pub(crate) const fn is_group(group_inputs: usize) -> bool {
+    group_inputs > 0 && group_inputs.is_multiple_of(INPUT_PAD) && group_inputs <= MOST_GROUP_INPUTS
+}
 
-    /// Multipliers of a matrix, in bytes; nothing where these cannot be counted.
-    pub(crate) fn multiplier_bytes(
-        padded_outputs: usize,
-        inputs: usize,
-        group_inputs: usize,
-    ) -> Option<usize> {
-        (padded_outputs / 2).checked_mul(inputs.div_ceil(group_inputs.max(1)))
-    }
+/// Multipliers of a matrix, in bytes; nothing where these cannot be counted.
+pub(crate) fn multiplier_bytes(padded_outputs: usize, inputs: usize, group_inputs: usize) -> Option<usize> {
+    (padded_outputs / 2).checked_mul(inputs.div_ceil(group_inputs.max(1)))
+}
 
+impl<S> Int4Scales<'_, S> {
     /// `Ok` where the group is one and the lengths are those of a matrix `[outputs, inputs]`.
     pub(crate) fn check(&self, outputs: usize, inputs: usize) -> Result<(), MatrixShapeError> {
         let shape_error = MatrixShapeError { outputs, inputs };
         let padded_outputs = outputs.checked_next_multiple_of(OUTPUT_BLOCK).ok_or(shape_error)?;
-        let multipliers = Self::multiplier_bytes(padded_outputs, inputs, self.group_inputs);
+        let multipliers = multiplier_bytes(padded_outputs, inputs, self.group_inputs);
         let fits = self.scales.len() == padded_outputs && Some(self.multipliers.len()) == multipliers;
-        if Self::is_group(self.group_inputs) && fits { Ok(()) } else { Err(shape_error) }
+        if is_group(self.group_inputs) && fits { Ok(()) } else { Err(shape_error) }
     }
 
     /// The multiplier of `output` in the group that holds `input`, of a matrix with so many groups; zero outside.
@@ -335,6 +368,33 @@ impl Matrix<'_> {
             Self::Int4(m) => m.inputs(),
             Self::SparseInt8(m) => m.inputs(),
             Self::SparseInt4(m) => m.inputs(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_scale_is_the_nearest() {
+        for value in [2.0_f32.powi(-47), 1e-9, 0.000_641_364_7, 0.05, 1.0, 1.000_48, 77.7, 131_008.0] {
+            let scale = ShortScale::new(value);
+            assert!((scale.to_f32() / value - 1.0).abs() <= 1.0 / 2048.0, "{value} {}", scale.to_f32());
+            for other in [scale.0.saturating_sub(1), scale.0.saturating_add(1)].map(ShortScale) {
+                let distance = |scale: ShortScale| (scale.to_f32() - value).abs();
+                assert!(distance(scale) <= distance(other), "{value}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_scale_is_positive_and_finite() {
+        for value in [0.0, -1.0, 1e-30, f32::NAN, f32::NEG_INFINITY] {
+            assert_eq!(ShortScale::new(value).to_f32(), 2.0_f32.powi(-47));
+        }
+        for value in [131_008.0, 1e30, f32::INFINITY] {
+            assert_eq!(ShortScale::new(value).to_f32(), 131_008.0);
         }
     }
 }

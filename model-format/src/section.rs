@@ -7,7 +7,7 @@ use core::fmt;
 /// The first eight bytes of every model file.
 pub const MAGIC: [u8; 8] = *b"KINGLET\0";
 /// The format version that this crate reads and writes.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Sections, and tensors in section `data`, begin on multiples of this many bytes.
 pub const ALIGNMENT: usize = 64;
 

@@ -331,7 +331,7 @@ pub struct SparseInt4Matrix<'a> {
     inputs: usize,
     index: BlockIndex<'a>,
     values: &'a [u8],
-    scales: Int4Scales<'a>,
+    scales: Int4Scales<'a, f32>,
 }
 
 impl<'a> SparseInt4Matrix<'a> {
@@ -344,7 +344,7 @@ impl<'a> SparseInt4Matrix<'a> {
         inputs: usize,
         index: BlockIndex<'a>,
         values: &'a [u8],
-        scales: Int4Scales<'a>,
+        scales: Int4Scales<'a, f32>,
     ) -> Result<Self, MatrixShapeError> {
         check_shape(outputs, inputs, &index, values.len(), index.shape().weights() / 2)?;
         scales.check(outputs, inputs)?;
@@ -377,7 +377,7 @@ impl<'a> SparseInt4Matrix<'a> {
     }
 
     /// What values are multiplied by.
-    pub fn scales(&self) -> Int4Scales<'a> {
+    pub fn scales(&self) -> Int4Scales<'a, f32> {
         self.scales
     }
 

@@ -3,12 +3,13 @@
 use crate::error::Rule;
 use crate::fields::{Fields, StringTable};
 use crate::matrix::{
-    FloatMatrix, INPUT_PAD, Int4Matrix, Int4Scales, Int8Matrix, Matrix, OUTPUT_BLOCK, round_up,
+    FloatMatrix, INPUT_PAD, Int4Matrix, Int4Scales, Int8Matrix, Matrix, OUTPUT_BLOCK, ShortScale, is_group,
+    multiplier_bytes, round_up,
 };
 use crate::section::ALIGNMENT;
 use crate::sparse::{BlockColumns, BlockIndex, BlockShape, IndexError, SparseInt4Matrix, SparseInt8Matrix};
 use core::fmt;
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, Immutable};
 
 pub(crate) const RECORD_LENGTH: usize = 64;
 /// Largest number of tensors in a file.
@@ -27,7 +28,7 @@ pub enum TensorKind {
     Float,
     /// int8 matrix in blocks of 16 x 4, one f32 scale an output.
     Int8,
-    /// int4 matrix in pairs of such blocks, one f32 scale an output, multipliers for groups of inputs.
+    /// int4 matrix in pairs of such blocks, one scale of 16 bits an output, multipliers for groups of inputs.
     Int4,
     /// Block-sparse int8 matrix, one f32 scale an output.
     SparseInt8,
@@ -130,7 +131,9 @@ impl<'a> Tensor<'a> {
                 Int8Matrix::new(outputs, inputs, values, scales).ok().map(Matrix::Int8)
             }
             TensorKind::Int4 => {
-                Int4Matrix::new(outputs, inputs, self.values, self.int4_scales()?).ok().map(Matrix::Int4)
+                Int4Matrix::new(outputs, inputs, self.values, self.int4_scales::<ShortScale>()?)
+                    .ok()
+                    .map(Matrix::Int4)
             }
             TensorKind::SparseInt8 => {
                 let values = <[i8]>::ref_from_bytes(self.values).ok()?;
@@ -139,7 +142,7 @@ impl<'a> Tensor<'a> {
                 SparseInt8Matrix::new(outputs, inputs, index, values, scales).ok().map(Matrix::SparseInt8)
             }
             TensorKind::SparseInt4 => {
-                let (index, scales) = (self.block_index()?, self.int4_scales()?);
+                let (index, scales) = (self.block_index()?, self.int4_scales::<f32>()?);
                 SparseInt4Matrix::new(outputs, inputs, index, self.values, scales)
                     .ok()
                     .map(Matrix::SparseInt4)
@@ -148,9 +151,10 @@ impl<'a> Tensor<'a> {
     }
 
     /// Scales of the outputs, and behind them the multipliers.
-    fn int4_scales(&self) -> Option<Int4Scales<'a>> {
-        let (scales, multipliers) = self.scales.split_at_checked(4 * round_up(self.outputs, OUTPUT_BLOCK))?;
-        let scales = <[f32]>::ref_from_bytes(scales).ok()?;
+    fn int4_scales<S: FromBytes + Immutable>(&self) -> Option<Int4Scales<'a, S>> {
+        let length = size_of::<S>() * round_up(self.outputs, OUTPUT_BLOCK);
+        let (scales, multipliers) = self.scales.split_at_checked(length)?;
+        let scales = <[S]>::ref_from_bytes(scales).ok()?;
         Some(Int4Scales { group_inputs: self.group_inputs, scales, multipliers })
     }
 
@@ -191,8 +195,9 @@ pub(crate) fn part_lengths(
         TensorKind::Float => (padded_outputs.checked_mul(inputs)?.checked_mul(4)?, 0),
         TensorKind::Int8 | TensorKind::SparseInt8 => (count, padded_outputs.checked_mul(4)?),
         TensorKind::Int4 | TensorKind::SparseInt4 => {
-            let multipliers = Int4Scales::multiplier_bytes(padded_outputs, inputs, group)?;
-            (count / 2, padded_outputs.checked_mul(4)?.checked_add(multipliers)?)
+            let multipliers = multiplier_bytes(padded_outputs, inputs, group)?;
+            let scale = if kind.is_sparse() { size_of::<f32>() } else { size_of::<ShortScale>() };
+            (count / 2, padded_outputs.checked_mul(scale)?.checked_add(multipliers)?)
         }
     })
 }
@@ -278,7 +283,7 @@ impl<'a> TensorTable<'a> {
         let group_inputs = fields.count("group_inputs", 0, MAX_DIMENSION)?;
         let is_vector = matches!(kind, TensorKind::Vector | TensorKind::HalfVector);
         let group_fits = match kind {
-            TensorKind::Int4 | TensorKind::SparseInt4 => Int4Scales::is_group(group_inputs),
+            TensorKind::Int4 | TensorKind::SparseInt4 => is_group(group_inputs),
             _ => group_inputs == 0,
         };
         if (is_vector && inputs != 1) || block.is_some() != kind.is_sparse() {
@@ -327,15 +332,16 @@ fn check_values(id: u32, tensor: &Tensor<'_>) -> Result<(), Rule> {
         TensorKind::Vector | TensorKind::Float => all_finite(tensor.values),
         TensorKind::HalfVector => all_finite_half(tensor.values),
         TensorKind::Int8 | TensorKind::SparseInt8 => all_finite(tensor.scales),
-        TensorKind::Int4 | TensorKind::SparseInt4 => {
-            let Some(Int4Scales { scales, multipliers, .. }) = tensor.int4_scales() else {
-                return Err(Rule::TensorLength(id));
-            };
-            // Without a branch for each, so that vectors of them are looked at: every half must have a bit.
-            let bits = |pair: u8| pair | pair >> 1 | pair >> 2 | pair >> 3;
-            if multipliers.iter().fold(0x11, |all, &pair| all & bits(pair)) != 0x11 {
-                return Err(Rule::Multiplier(id));
-            }
+        TensorKind::Int4 => {
+            let scales = tensor.int4_scales::<ShortScale>().ok_or(Rule::TensorLength(id))?;
+            check_multipliers(id, scales.multipliers)?;
+            // Whatever the bits: a short scale is finite.
+            true
+        }
+        TensorKind::SparseInt4 => {
+            let Int4Scales { scales, multipliers, .. } =
+                tensor.int4_scales::<f32>().ok_or(Rule::TensorLength(id))?;
+            check_multipliers(id, multipliers)?;
             scales.iter().all(|scale| scale.is_finite())
         }
     };
@@ -351,6 +357,13 @@ fn check_values(id: u32, tensor: &Tensor<'_>) -> Result<(), Rule> {
         }
     }
     if finite { Ok(()) } else { Err(Rule::NotFinite(id)) }
+}
+
+fn check_multipliers(id: u32, multipliers: &[u8]) -> Result<(), Rule> {
+    // Without a branch for each, so that vectors of them are looked at: every half must have a bit.
+    let bits = |pair: u8| pair | pair >> 1 | pair >> 2 | pair >> 3;
+    let all = multipliers.iter().fold(0x11, |all, &pair| all & bits(pair));
+    if all == 0x11 { Ok(()) } else { Err(Rule::Multiplier(id)) }
 }
 
 fn all_finite(bytes: &[u8]) -> bool {

@@ -2,12 +2,16 @@
 
 use crate::error::Rule;
 use crate::fields::{Fields, StringTable};
+use byteorder::{ByteOrder, LittleEndian};
 
 /// The bytes that each token stands for: section `vocabulary`.
 #[derive(Debug, Clone, Copy)]
 pub struct Vocabulary<'a> {
-    count: usize,
-    pieces: StringTable<'a>,
+    /// Where the bytes of the first of each [`PIECES`] tokens begin, u32.
+    starts: &'a [u8],
+    /// How many bytes each token has.
+    lengths: &'a [u8],
+    bytes: &'a [u8],
 }
 
 impl<'a> Vocabulary<'a> {
@@ -16,31 +20,45 @@ impl<'a> Vocabulary<'a> {
         if fields.u32()? as usize != expected {
             return Err(Rule::Range("vocabulary"));
         }
-        let pieces = StringTable::parse(fields, expected)?;
-        let vocabulary = Self { count: expected, pieces };
-        let too_long = |token: u32| vocabulary.piece(token).len() > MAX_PIECE;
-        if (0..expected as u32).any(too_long) { Err(Rule::Range("piece")) } else { Ok(vocabulary) }
+        let starts = fields.bytes(expected.div_ceil(PIECES) * size_of::<u32>())?;
+        let lengths = fields.bytes(expected)?;
+        let mut place = 0;
+        for (start, lengths) in starts.chunks_exact(size_of::<u32>()).zip(lengths.chunks(PIECES)) {
+            if LittleEndian::read_u32(start) as usize != place {
+                return Err(Rule::OffsetOrder);
+            }
+            place += lengths.iter().map(|&length| usize::from(length)).sum::<usize>();
+        }
+        let bytes = fields.rest();
+        if bytes.len() == place { Ok(Self { starts, lengths, bytes }) } else { Err(Rule::OffsetOrder) }
     }
 
     /// Number of tokens.
     pub fn len(&self) -> usize {
-        self.count
+        self.lengths.len()
     }
 
     /// Whether there is none; a checked vocabulary has at least one.
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.lengths.is_empty()
     }
 
     /// The bytes of a token: UTF-8 or a part of it; empty for special tokens and outside the table.
     /// A leading space begins a new word.
     pub fn piece(&self, token: u32) -> &'a [u8] {
-        self.pieces.get(token as usize)
+        let token = token as usize;
+        let (run, place) = (token / PIECES, token % PIECES);
+        let starts = self.starts.as_chunks().0;
+        let before = self.lengths.get(token - place..token).unwrap_or(&[]);
+        let Some((&start, &length)) = starts.get(run).zip(self.lengths.get(token)) else { return &[] };
+        let start =
+            before.iter().fold(u32::from_le_bytes(start) as usize, |sum, &length| sum + usize::from(length));
+        self.bytes.get(start..start + usize::from(length)).unwrap_or(&[])
     }
 }
 
-/// Longest piece of a vocabulary, in bytes.
-pub const MAX_PIECE: usize = 256;
+/// Tokens between two of which the file says where their bytes begin.
+pub(crate) const PIECES: usize = 64;
 
 /// What the model says of itself: section `texts`.
 #[derive(Debug, Clone, Copy)]

@@ -47,12 +47,14 @@ fn messages_say_what_is_wrong() {
     file.flip(0, 1);
     assert_eq!(message(&file), "not a Kinglet model: it does not begin with the magic bytes");
     file.flip(0, 1);
-    file.flip(MAGIC.len(), 2);
-    assert_eq!(
-        message(&file),
-        "model has format version 3, this program reads version 1: update the program"
-    );
-    file.flip(MAGIC.len(), 2);
+    for (bit, words) in [
+        (1, "model has format version 3, this program reads version 2: update the program"),
+        (3, "model has format version 1, this program reads version 2: pack the model anew"),
+    ] {
+        file.flip(MAGIC.len(), bit);
+        assert_eq!(message(&file), words);
+        file.flip(MAGIC.len(), bit);
+    }
     file.flip(64, 1);
     assert_eq!(message(&file), "model is damaged: header, its checksum is wrong");
     file.flip(64, 1);

@@ -5,7 +5,7 @@ mod common;
 
 use common::{Victim, models};
 use kinglet_model_format::pack::{Checkpoint, PackError, PackOptions, Weights, pack_with};
-use kinglet_model_format::{Matrix, Model};
+use kinglet_model_format::{Matrix, Model, ShortScale};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -91,7 +91,8 @@ fn what_the_checkpoint_states_is_stored() {
         let Some(Matrix::Int4(matrix)) = tensor.matrix() else { panic!("{name} is not int4") };
         let (inputs, groups) = (matrix.inputs(), matrix.groups());
         for output in 0..matrix.outputs() {
-            assert_eq!(matrix.scales().scales[output], 0.01 + 0.0007 * output as f32, "{name}");
+            let scale = ShortScale::new(0.01 + 0.0007 * output as f32);
+            assert_eq!(matrix.scales().scales[output], scale, "{name}");
             for input in 0..inputs {
                 let value = (output * inputs + input) * 5 % 7;
                 let multiplier = (output * groups + input / group) * 7 % 15 + 1;

@@ -113,6 +113,21 @@ fn range() {
     }
 }
 
+/// A block's feed-forward network may be narrower than the config says, never wider.
+#[test]
+fn feed_forward_width() {
+    let rule = Rule::SlotShape { layer: BLOCK as u32, role: "feed-forward up" };
+    let error = refusal(&models::packed("tiny"), |bytes, sections| {
+        put(bytes, sections[SectionKind::Config as usize].0 + 32 + 16, &47u32.to_le_bytes());
+    });
+    assert_eq!(error, FormatError::Section { section: SectionKind::Layers, rule });
+    let file = models::packed("tiny-merged");
+    let victim = Victim::new(&file);
+    let model = Model::parse(victim.bytes()).expect("whole");
+    let widths: Vec<usize> = model.encoder_blocks().map(|block| block.feed_forward.middle).collect();
+    assert_eq!((widths, model.config().encoder.feed_forward), (vec![32, 20, 48], 48));
+}
+
 #[test]
 fn code() {
     check(SectionKind::Config, 0, &[9], Rule::Code("frontend"));
@@ -142,14 +157,13 @@ fn tensor_shape() {
     check(SectionKind::Tensors, 9, &[1], Rule::TensorShape(0));
 }
 
-/// A model with an int4 matrix, that matrix's id, and where its record and its scales begin.
-fn int4() -> (Vec<u8>, u32, usize, usize) {
+/// A model with an int4 and an int8 matrix, the id of the first one of this kind, and where its record and its scales begin.
+fn first(kind: TensorKind) -> (Vec<u8>, u32, usize, usize) {
     let (_, file) =
         models::all().into_iter().find(|(name, _)| *name == "tiny-odd-int4").expect("it is there");
     let victim = Victim::new(&file);
     let model = Model::parse(victim.bytes()).expect("whole");
-    let id =
-        model.tensors().iter().position(|tensor| tensor.kind == TensorKind::Int4).expect("an int4 matrix");
+    let id = model.tensors().iter().position(|tensor| tensor.kind == kind).expect("such a matrix");
     let sections = victim.sections();
     let record = sections[SectionKind::Tensors as usize].0 + 8 + 64 * id;
     let offset = victim.bytes()[record + 32..record + 40].try_into().expect("eight bytes");
@@ -160,7 +174,7 @@ fn int4() -> (Vec<u8>, u32, usize, usize) {
 #[test]
 fn group() {
     check(SectionKind::Tensors, GROUP, &[16], Rule::Group(0));
-    let (file, id, record, _) = int4();
+    let (file, id, record, _) = first(TensorKind::Int4);
     for group in [0u32, 8, 40, (1 << 16) + 16, 1 << 24] {
         let error = refusal(&file, |bytes, _| put(bytes, record + 12, &group.to_le_bytes()));
         let expected = FormatError::Section { section: SectionKind::Tensors, rule: Rule::Group(id) };
@@ -170,7 +184,7 @@ fn group() {
 
 #[test]
 fn multiplier() {
-    let (file, id, _, scales) = int4();
+    let (file, id, _, scales) = first(TensorKind::Int4);
     let outputs = Model::parse(Victim::new(&file).bytes())
         .expect("whole")
         .tensors()
@@ -193,7 +207,7 @@ fn not_finite() {
     });
     // Values are held against the record that describes them.
     assert_eq!(error, FormatError::Section { section: SectionKind::Tensors, rule: Rule::NotFinite(0) });
-    let (file, id, _, scales) = int4();
+    let (file, id, _, scales) = first(TensorKind::Int8);
     let error = refusal(&file, |bytes, _| put(bytes, scales, &f32::INFINITY.to_le_bytes()));
     assert_eq!(error, FormatError::Section { section: SectionKind::Tensors, rule: Rule::NotFinite(id) });
 }
@@ -333,6 +347,7 @@ fn deaf() {
 
 #[test]
 fn offset_order() {
+    check(SectionKind::Vocabulary, 4, &[1], Rule::OffsetOrder);
     check(SectionKind::Vocabulary, 8, &MOST, Rule::OffsetOrder);
     check(SectionKind::Texts, 0, &[1], Rule::OffsetOrder);
 }

@@ -507,7 +507,7 @@ pub(crate) fn feed_forward(
     gate: &mut [f32],
     rounding: &mut Rounding<'_>,
 ) -> Result<(), Error> {
-    let (width, inner) = (config.width, config.feed_forward);
+    let (width, inner) = (config.width, network.middle);
     let source = Rows { values: states, stride: width };
     let input = Input::new(kernels, bits, source, count, width, rounding)?;
     input.times(&network.up, middle)?;

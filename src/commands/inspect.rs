@@ -65,7 +65,10 @@ fn overview(model: &Model<'_>, length: usize, out: &mut impl Write) -> io::Resul
         used as f64 * 4.0 / 1e6,
         length as f64 * 8.0 / used.max(1) as f64
     )?;
-    for (name, stack) in [("encoder", &config.encoder), ("decoder", &config.decoder)] {
+    let encoder = widths(model.encoder_blocks().map(|block| block.feed_forward.middle));
+    let decoder = widths(model.decoder_blocks().map(|block| block.feed_forward.middle));
+    let stacks = [("encoder", &config.encoder, encoder), ("decoder", &config.decoder, decoder)];
+    for (name, stack, feed_forward) in stacks {
         writeln!(
             out,
             "{name}: {} blocks, width {}, {} heads of {}, feed-forward {} ({:?}), positions {:?}",
@@ -73,7 +76,7 @@ fn overview(model: &Model<'_>, length: usize, out: &mut impl Write) -> io::Resul
             stack.width,
             stack.heads,
             stack.head_width,
-            stack.feed_forward,
+            feed_forward,
             stack.activation,
             stack.positions
         )?;
@@ -129,6 +132,15 @@ fn overview(model: &Model<'_>, length: usize, out: &mut impl Write) -> io::Resul
         )?;
     }
     Ok(())
+}
+
+/// The number that all blocks have, or that of each.
+fn widths(of_blocks: impl Iterator<Item = usize>) -> String {
+    let mut widths: Vec<String> = of_blocks.map(|width| width.to_string()).collect();
+    if widths.iter().all(|width| Some(width) == widths.first()) {
+        widths.truncate(1);
+    }
+    widths.join(", ")
 }
 
 /// The encoder blocks that merge frames, counted from one.

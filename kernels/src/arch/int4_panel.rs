@@ -1,6 +1,6 @@
 //! A product with int4 weights, cut into panels of 16 outputs.
 
-use kinglet_model_format::{Int4Matrix, OUTPUT_BLOCK};
+use kinglet_model_format::{Int4Matrix, OUTPUT_BLOCK, ShortScale};
 
 use crate::arch::panel::{Panel, panels};
 use crate::matmul::Matmul;
@@ -54,7 +54,8 @@ impl<'a> Matmul<'a, Int4Matrix<'a>> {
         let (weights, inputs, scales) = (*self.weights, self.rows.padded_inputs(), self.weights.scales());
         let packed = weights.values().chunks_exact(OUTPUT_BLOCK * inputs / 2);
         let multipliers = scales.multipliers.chunks_exact(OUTPUT_BLOCK / 2 * weights.groups());
-        let panels = panels(self, weights.outputs(), scales.scales);
+        let floats = scales.scales.as_chunks().0.iter().map(|panel| panel.map(ShortScale::to_f32));
+        let panels = panels(self, weights.outputs(), floats);
         panels.zip(packed).zip(multipliers).map(move |((panel, packed), multipliers)| Int4Panel {
             panel,
             packed: packed.as_ptr(),

@@ -24,7 +24,7 @@ pub(crate) struct Panel<'a> {
     /// `[inputs / 4][16][4]`.
     pub(crate) weights: *const i8,
     /// One scale an output.
-    pub(crate) scales: *const f32,
+    pub(crate) scales: [f32; OUTPUT_BLOCK],
     /// One bias an output, zero where there is none.
     pub(crate) bias: [f32; OUTPUT_BLOCK],
     /// The panel's first output of the first row.
@@ -41,21 +41,22 @@ impl<'a> Matmul<'a> {
     pub(crate) fn panels(self) -> impl Iterator<Item = Panel<'a>> {
         let weights = *self.weights;
         let values = weights.values().chunks_exact(OUTPUT_BLOCK * self.rows.padded_inputs());
-        let panels = panels(self, weights.outputs(), weights.scales());
+        let scales = weights.scales().as_chunks().0.iter().copied();
+        let panels = panels(self, weights.outputs(), scales);
         panels.zip(values).map(|(panel, values)| Panel { weights: values.as_ptr(), ..panel })
     }
 }
 
-/// The panels of a product without their weights. `scales` are those of the outputs, padded.
+/// The panels of a product without their weights. `scales` are those of the outputs, padded, a panel at a time.
 pub(super) fn panels<'a, W>(
     matmul: Matmul<'a, W>,
     outputs: usize,
-    scales: &'a [f32],
+    scales: impl Iterator<Item = [f32; OUTPUT_BLOCK]>,
 ) -> impl Iterator<Item = Panel<'a>> {
     let Matmul { rows, bias, out, out_stride, .. } = matmul;
     let inputs = rows.padded_inputs();
     let out = out.as_mut_ptr();
-    scales.chunks_exact(OUTPUT_BLOCK).enumerate().map(move |(index, scales)| {
+    scales.enumerate().map(move |(index, scales)| {
         let first = index * OUTPUT_BLOCK;
         let width = OUTPUT_BLOCK.min(outputs - first);
         Panel {
@@ -64,7 +65,7 @@ pub(super) fn panels<'a, W>(
             values: rows.values().as_ptr(),
             row_scales: rows.scales().as_ptr(),
             weights: core::ptr::null(),
-            scales: scales.as_ptr(),
+            scales,
             bias: panel_bias(bias, first),
             out: out.wrapping_add(first),
             out_stride,

@@ -40,7 +40,7 @@ pub fn dequantize_int4_row(
     let needed = matrix.inputs();
     let given = out.len();
     let out = out.get_mut(..needed).ok_or(KernelError::TooShort { name: "out", needed, given })?;
-    let scale = matrix.scales().scales.get(output).copied().unwrap_or(0.0);
+    let scale = matrix.scales().scales.get(output).map_or(0.0, |scale| scale.to_f32());
     for (input, value) in out.iter_mut().enumerate() {
         *value = f32::from(matrix.weight(output, input)) * scale;
     }

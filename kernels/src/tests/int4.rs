@@ -1,6 +1,6 @@
 //! Int4 products: every instruction set against the scalar kernel, and that against the int8 product of the same weights.
 
-use kinglet_model_format::{Int4Matrix, Int4Scales, MOST_GROUP_INPUTS};
+use kinglet_model_format::{Int4Matrix, Int4Scales, MOST_GROUP_INPUTS, ShortScale};
 
 use super::*;
 use crate::dequantize_int4_row;
@@ -12,7 +12,7 @@ struct Int4Case {
     group: usize,
     source: Vec<f32>,
     values: Vec<u8>,
-    scales: Vec<f32>,
+    scales: Vec<ShortScale>,
     multipliers: Vec<u8>,
     bias: Option<Vec<f32>>,
 }
@@ -31,7 +31,7 @@ impl Int4Case {
         let group = if group == 0 { padded } else { group };
         let source = (0..rows * inputs).map(|_| noise.float() * 3.0).collect();
         let values = (0..padded_outputs * padded / 2).map(|_| noise.next() as u8).collect();
-        let scales = (0..padded_outputs).map(|_| noise.float() * 0.01).collect();
+        let scales = (0..padded_outputs).map(|_| ShortScale::new(noise.float() * 0.01)).collect();
         let multipliers = padded_outputs / 2 * padded.div_ceil(group);
         let multipliers = (0..multipliers).map(|_| random_multipliers(&mut noise)).collect();
         let bias = noise.next().is_multiple_of(2).then(|| (0..outputs).map(|_| noise.float()).collect());
@@ -74,7 +74,7 @@ impl Int4Case {
             out_stride: self.out_stride(),
             source: self.source.clone(),
             weights: (0..self.outputs).flat_map(weight).collect(),
-            scales: self.scales[..self.outputs].to_vec(),
+            scales: self.scales[..self.outputs].iter().map(|scale| scale.to_f32()).collect(),
             bias: self.bias.clone(),
         }
     }
@@ -181,7 +181,7 @@ fn scalar_is_the_definition() {
         for output in 0..18 {
             dequantize_int4_row(&weights, output, &mut embedding).unwrap();
             for (input, value) in embedding.iter().enumerate() {
-                let expected = f32::from(weights.weight(output, input)) * case.scales[output];
+                let expected = f32::from(weights.weight(output, input)) * case.scales[output].to_f32();
                 assert_eq!(value.to_bits(), expected.to_bits());
             }
             for row in 0..3 {
@@ -189,7 +189,7 @@ fn scalar_is_the_definition() {
                     .map(|input| i32::from(rows.value(row, input)) * i32::from(weights.weight(output, input)))
                     .sum();
                 let bias = case.bias.as_ref().map_or(0.0, |bias| bias[output]);
-                let expected = (sum as f32).mul_add(rows.scales()[row] * case.scales[output], bias);
+                let expected = (sum as f32).mul_add(rows.scales()[row] * case.scales[output].to_f32(), bias);
                 assert_eq!(out[row * 18 + output].to_bits(), expected.to_bits());
             }
         }

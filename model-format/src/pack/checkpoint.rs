@@ -93,7 +93,7 @@ pub(crate) struct Stack {
     pub(crate) width: usize,
     pub(crate) heads: usize,
     pub(crate) head_width: usize,
-    pub(crate) feed_forward: usize,
+    pub(crate) feed_forward: FeedForwardWidth,
     pub(crate) activation: String,
     pub(crate) positions: String,
     #[serde(default)]
@@ -121,6 +121,33 @@ pub(crate) struct Stack {
     /// Decoder only: what each block is made of; all of it where there is no list.
     #[serde(default)]
     pub(crate) blocks: Option<Vec<DecoderParts>>,
+}
+
+/// Values in the middle of feed-forward networks.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum FeedForwardWidth {
+    /// Of every block.
+    All(usize),
+    /// Of each block.
+    Each(Vec<usize>),
+}
+
+impl FeedForwardWidth {
+    pub(crate) fn most(&self) -> usize {
+        match self {
+            Self::All(width) => *width,
+            Self::Each(widths) => widths.iter().copied().max().unwrap_or(0),
+        }
+    }
+
+    /// Zero where the list ends before the block.
+    pub(crate) fn of(&self, block: usize) -> usize {
+        match self {
+            Self::All(width) => *width,
+            Self::Each(widths) => widths.get(block).copied().unwrap_or(0),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]

@@ -1,8 +1,9 @@
 //! Weights rounded to int4: one scale an output, a multiplier for each output and group of inputs.
 
 use super::error::PackError;
-use super::lay_out::{RelativeError, float_bytes, largest};
-use crate::matrix::{INPUT_PAD, MOST_GROUP_INPUTS, OUTPUT_BLOCK, round_up};
+use super::lay_out::{RelativeError, largest};
+use crate::matrix::{INPUT_PAD, MOST_GROUP_INPUTS, OUTPUT_BLOCK, ShortScale, round_up};
+use crate::tensor::TensorKind;
 use std::format;
 use std::string::ToString;
 use std::vec;
@@ -59,7 +60,7 @@ pub(super) struct QuantizedInt4 {
     /// `[outputs][inputs]`, -8 to 7.
     pub(super) values: Vec<i8>,
     /// `[outputs]`.
-    scales: Vec<f32>,
+    scales: Vec<ShortScale>,
     /// `[outputs][groups]`, 1 to 15.
     multipliers: Vec<u8>,
     /// Root of the mean squared error over the root of the mean square.
@@ -67,13 +68,13 @@ pub(super) struct QuantizedInt4 {
 }
 
 impl QuantizedInt4 {
-    /// Scales and multipliers as a file holds them, those of outputs that do not exist zero and one.
-    pub(super) fn scale_bytes(&self) -> Vec<u8> {
+    /// Scales and multipliers as a file holds them for a matrix of this kind, those of outputs that do not exist zero and one.
+    pub(super) fn scale_bytes(&self, kind: TensorKind) -> Vec<u8> {
         let outputs = self.scales.len();
         let padded = round_up(outputs, OUTPUT_BLOCK);
         let groups = self.multipliers.len() / outputs.max(1);
         let mut scales = self.scales.clone();
-        scales.resize(padded, 0.0);
+        scales.resize(padded, ShortScale::default());
         let mut multipliers = vec![0u8; padded / 2 * groups];
         for output in 0..padded {
             for group in 0..groups {
@@ -82,7 +83,11 @@ impl QuantizedInt4 {
                 multipliers[place] |= multiplier << (output % OUTPUT_BLOCK / 8 * 4);
             }
         }
-        let mut bytes = float_bytes(&scales);
+        let mut bytes: Vec<u8> = if kind.is_sparse() {
+            scales.iter().flat_map(|scale| scale.to_f32().to_le_bytes()).collect()
+        } else {
+            scales.iter().flat_map(|scale| scale.to_le_bytes()).collect()
+        };
         bytes.extend(multipliers);
         bytes
     }
@@ -118,14 +123,15 @@ pub(super) fn quantize_int4(
             }
             None => fit(row, group_inputs),
         };
+        let stored = ShortScale::new(scale);
         for (group, &multiplier) in row.chunks(group_inputs).zip(&of_row) {
             for &value in group {
                 let quantized = nearest(value, scale * f32::from(multiplier));
                 values.push(quantized as i8);
-                error.add(quantized * f32::from(multiplier) * scale, value);
+                error.add(quantized * f32::from(multiplier) * stored.to_f32(), value);
             }
         }
-        scales.push(scale);
+        scales.push(stored);
         multipliers.extend(of_row);
     }
     Ok(QuantizedInt4 { group_inputs, values, scales, multipliers, relative_error: error.value() })
@@ -159,6 +165,8 @@ fn fit(row: &[f32], group_inputs: usize) -> (f32, Vec<u8>) {
     let is_whole = |count: f32| (count - count.round()).abs() < TOLERANCE && count.round() >= 1.0;
     let fits = |&count: &f32| steps.iter().all(|&step| step == 0.0 || is_whole(step * count / most));
     let scale = most / (1..=MOST).map(f32::from).find(fits).unwrap_or(f32::from(MOST));
+    // As the file holds it: what is rounded here is made up for by the steps.
+    let scale = ShortScale::new(scale).to_f32();
     let multipliers = row.chunks(group_inputs).zip(&steps).map(|(group, &step)| {
         let near = if scale > 0.0 { step / scale } else { 1.0 };
         best_multiplier(group, scale, near.round_ties_even().clamp(1.0, f32::from(MOST)) as u8)
@@ -210,15 +218,23 @@ mod tests {
     use super::*;
     use crate::matrix::{Int4Matrix, Int4Scales};
     use crate::pack::lay_out::{StoredTensor, store_int4};
+    use zerocopy::FromBytes;
 
     /// The tensor as floats again.
     fn floats(tensor: &StoredTensor) -> Vec<f32> {
         let (outputs, inputs) = tensor.report.shape;
-        let (scales, multipliers) = tensor.scales.split_at(4 * round_up(outputs, OUTPUT_BLOCK));
-        let scales: Vec<f32> = scales.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        let (scales, multipliers) = tensor.scales.split_at(2 * round_up(outputs, OUTPUT_BLOCK));
+        let scales: Vec<ShortScale> = scales
+            .as_chunks()
+            .0
+            .iter()
+            .map(|bytes: &[u8; 2]| ShortScale::read_from_bytes(bytes).expect("two bytes"))
+            .collect();
         let of_groups = Int4Scales { group_inputs: tensor.group_inputs, scales: &scales, multipliers };
         let matrix = Int4Matrix::new(outputs, inputs, &tensor.values, of_groups).expect("lengths fit");
-        let value = |index| f32::from(matrix.weight(index / inputs, index % inputs)) * scales[index / inputs];
+        let value = |index: usize| {
+            f32::from(matrix.weight(index / inputs, index % inputs)) * scales[index / inputs].to_f32()
+        };
         (0..outputs * inputs).map(value).collect()
     }
 
@@ -249,7 +265,7 @@ mod tests {
         };
         let (mut rows, mut scales, mut multipliers) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..outputs {
-            let scale = 0.0002 + random(10_000) as f32 * 1.7e-7;
+            let scale = ShortScale::new(0.0002 + random(10_000) as f32 * 1.7e-7).to_f32();
             let mut row = vec![0.0; inputs];
             for values in row.chunks_mut(group) {
                 let multiplier = (1 + random(15)) as f32;
@@ -277,8 +293,10 @@ mod tests {
             let grid = Grid::new("w", inputs, usual, scales.clone(), &multipliers).expect("a grid");
             let tensor = store_int4("w", &rows, outputs, inputs, usual, Some(&grid)).expect("it packs");
             assert_eq!(tensor.group_inputs, group);
-            let stored: Vec<f32> =
-                tensor.scales.as_chunks().0.iter().take(outputs).map(|&b| f32::from_le_bytes(b)).collect();
+            let stored = tensor.scales.as_chunks().0.iter().take(outputs);
+            let stored: Vec<f32> = stored
+                .map(|bytes: &[u8; 2]| ShortScale::read_from_bytes(bytes).expect("two bytes").to_f32())
+                .collect();
             assert_eq!(stored, scales);
             for (stored, value) in floats(&tensor).iter().zip(&rows) {
                 assert!((stored - value).abs() <= value.abs() * 3e-7, "{stored} {value}");
@@ -337,7 +355,7 @@ mod tests {
     fn a_row_wider_than_a_group_may_be_has_several() {
         let rows: Vec<f32> = (0..70_000).map(|index| (index % 15 - 7) as f32).collect();
         let tensor = store(&rows, 1, 70_000, None);
-        assert_eq!((tensor.group_inputs, tensor.scales.len()), (MOST_GROUP_INPUTS, 4 * 16 + 8 * 2));
+        assert_eq!((tensor.group_inputs, tensor.scales.len()), (MOST_GROUP_INPUTS, 2 * 16 + 8 * 2));
         assert_eq!(floats(&tensor), rows);
     }
 }

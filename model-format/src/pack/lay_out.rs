@@ -144,7 +144,7 @@ pub(super) fn store_int4(
         }
     }
     let (kind, shape, error) = (TensorKind::Int4, (outputs, inputs), quantized.relative_error);
-    let tensor = stored(name, kind, shape, values, quantized.scale_bytes(), error);
+    let tensor = stored(name, kind, shape, values, quantized.scale_bytes(kind), error);
     Ok(StoredTensor { group_inputs: quantized.group_inputs, ..tensor })
 }
 

@@ -1,6 +1,8 @@
 //! Walks the network that a config describes: which tensor goes where, in which kind.
 
-use super::checkpoint::{Checkpoint, ConvolutionConfig, DecoderParts, FilterBankEntry, Stack};
+use super::checkpoint::{
+    Checkpoint, ConvolutionConfig, DecoderParts, FeedForwardWidth, FilterBankEntry, Stack,
+};
 use super::error::PackError;
 use super::int4::Grid;
 use super::lay_out::{StoredTensor, store_float, store_vector};
@@ -67,6 +69,9 @@ impl Packer<'_> {
             return Err(PackError::Value("decoder: `merge` is for the encoder".into()));
         }
         let merge = merge(&config.encoder)?;
+        for (name, stack) in [("encoder", &config.encoder), ("decoder", &config.decoder)] {
+            check_widths(name, stack)?;
+        }
         if let Some(bank) = &config.frontend.filter_bank {
             self.filter_bank(bank, config.encoder_inputs())?;
         }
@@ -171,7 +176,7 @@ impl Packer<'_> {
         self.norm(&mut slots, Role::AttentionNorm, &format!("{prefix}.attention_norm"), inputs)?;
         self.attention(&mut slots, SELF_ATTENTION, &format!("{prefix}.attention"), stack, [inputs; 2])?;
         self.memory(&mut slots, &format!("{prefix}.attention.memory"), stack, attention_width(stack))?;
-        self.feed_forward(&mut slots, &prefix, stack)?;
+        self.feed_forward(&mut slots, &prefix, stack, index)?;
         // Where nothing is merged the file says zero.
         let parameters = block_parameters(stack, if merge > 1 { merge } else { 0 });
         self.writer.layer(LayerKind::EncoderBlock, parameters, slots);
@@ -203,7 +208,7 @@ impl Packer<'_> {
             self.norm(&mut slots, Role::CrossNorm, &format!("{name}_norm"), stack.width)?;
             self.attention(&mut slots, CROSS_ATTENTION, &name, stack, [stack.width, attended])?;
         }
-        self.feed_forward(&mut slots, &prefix, stack)?;
+        self.feed_forward(&mut slots, &prefix, stack, index)?;
         let parameters = block_parameters(stack, decoder_form(stack, parts));
         self.writer.layer(LayerKind::DecoderBlock, parameters, slots);
         Ok(())
@@ -242,8 +247,14 @@ impl Packer<'_> {
         self.linear(slots, output, &format!("{prefix}.output"), stack.width, inner)
     }
 
-    fn feed_forward(&mut self, slots: &mut SlotList, prefix: &str, stack: &Stack) -> Result<(), PackError> {
-        let (width, middle) = (stack.width, stack.feed_forward);
+    fn feed_forward(
+        &mut self,
+        slots: &mut SlotList,
+        prefix: &str,
+        stack: &Stack,
+        index: usize,
+    ) -> Result<(), PackError> {
+        let (width, middle) = (stack.width, stack.feed_forward.of(index));
         self.norm(slots, Role::FeedForwardNorm, &format!("{prefix}.feed_forward_norm"), width)?;
         let prefix = format!("{prefix}.feed_forward");
         self.linear(slots, Role::Up, &format!("{prefix}.up"), middle, width)?;
@@ -360,6 +371,16 @@ fn merge(stack: &Stack) -> Result<Vec<u32>, PackError> {
         return Ok(merge.clone());
     };
     Err(PackError::Value(format!("encoder: `merge` {message}")))
+}
+
+fn check_widths(name: &str, stack: &Stack) -> Result<(), PackError> {
+    match &stack.feed_forward {
+        FeedForwardWidth::Each(widths) if widths.len() != stack.layers => {
+            let message = format!("{name}: `feed_forward` lists {} blocks of {}", widths.len(), stack.layers);
+            Err(PackError::Value(message))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn attention_width(stack: &Stack) -> usize {

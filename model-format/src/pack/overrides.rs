@@ -13,7 +13,7 @@
 
 use super::error::PackError;
 use super::options::{Sparse, Storage, Weights};
-use crate::matrix::Int4Scales;
+use crate::matrix::is_group;
 use crate::sparse::BlockShape;
 use serde::Deserialize;
 use std::format;
@@ -101,7 +101,7 @@ impl Entry {
             let Weights::Int4 { group_inputs } = &mut result.weights else {
                 return Err(PackError::Options(format!("`{}`: only int4 has a `group`", self.name)));
             };
-            if !Int4Scales::is_group(group) {
+            if !is_group(group) {
                 return Err(at_fault("group", &group.to_string()));
             }
             *group_inputs = Some(group);

@@ -67,8 +67,9 @@ pub(super) fn store_sparse(
         }
         Weights::Int4 { group_inputs } => {
             let quantized = quantize_int4(name, rows, inputs, group_inputs, grid)?;
-            let (scales, group) = (quantized.scale_bytes(), quantized.group_inputs);
-            (TensorKind::SparseInt4, quantized.values, scales, group, quantized.relative_error)
+            let (kind, group) = (TensorKind::SparseInt4, quantized.group_inputs);
+            let scales = quantized.scale_bytes(kind);
+            (kind, quantized.values, scales, group, quantized.relative_error)
         }
     };
     let columns = inputs.div_ceil(shape.inputs());

@@ -8,6 +8,7 @@ use crate::layer::{LayerKind, Part, Role};
 use crate::model::Model;
 use crate::section::{ALIGNMENT, CHECKED_FROM, ENTRY_LENGTH, HEADER_LENGTH, MAGIC, SectionKind, VERSION};
 use crate::sparse::BlockShape;
+use crate::text::PIECES;
 use std::format;
 use std::vec::Vec;
 
@@ -44,8 +45,7 @@ impl Writer {
         let config = &checkpoint.config;
         let (tensors, data) = self.tensor_sections();
         let texts = [&config.name, &config.language, &config.licence, &config.provenance];
-        let mut vocabulary = (checkpoint.pieces.len() as u32).to_le_bytes().to_vec();
-        put_strings(&mut vocabulary, checkpoint.pieces.iter().map(Vec::as_slice));
+        let vocabulary = write_vocabulary(&checkpoint.pieces)?;
         let mut text_section = Vec::new();
         put_strings(&mut text_section, texts.into_iter().map(|text| text.as_bytes()));
         let sections = [write_config(config)?, tensors, self.layer_section(), vocabulary, text_section, data];
@@ -124,7 +124,7 @@ fn put_frontend(section: &mut Vec<u8>, frontend: &Frontend) -> Result<(), PackEr
 }
 
 fn put_stack(section: &mut Vec<u8>, stack: &Stack) -> Result<(), PackError> {
-    let sizes = [stack.layers, stack.width, stack.heads, stack.head_width, stack.feed_forward];
+    let sizes = [stack.layers, stack.width, stack.heads, stack.head_width, stack.feed_forward.most()];
     put_u32s(section, &sizes.map(|size| u32::try_from(size).unwrap_or(u32::MAX)));
     let positions = match stack.positions.as_str() {
         "none" => Positions::None,
@@ -197,6 +197,23 @@ fn pad(data: &mut Vec<u8>) -> usize {
 
 fn put_u32s(bytes: &mut Vec<u8>, values: &[u32]) {
     bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+}
+
+fn write_vocabulary(pieces: &[Vec<u8>]) -> Result<Vec<u8>, PackError> {
+    let too_long = || PackError::Vocabulary("a token has more than 255 bytes".into());
+    let mut section = (pieces.len() as u32).to_le_bytes().to_vec();
+    let (mut lengths, mut place) = (Vec::with_capacity(pieces.len()), 0);
+    for run in pieces.chunks(PIECES) {
+        put_u32s(&mut section, &[place]);
+        for piece in run {
+            let length = u8::try_from(piece.len()).map_err(|_| too_long())?;
+            lengths.push(length);
+            place += u32::from(length);
+        }
+    }
+    section.extend(lengths);
+    section.extend(pieces.iter().flatten());
+    Ok(section)
 }
 
 fn put_strings<'a>(bytes: &mut Vec<u8>, strings: impl Iterator<Item = &'a [u8]> + Clone) {

@@ -102,6 +102,10 @@ fn what_cannot_be_is_refused_by_name() {
     assert!(refused(&decoder(chunk), &[]).contains("`chunk frames` is out of range"));
     let blocks = r#""activation": "swiglu", "blocks": [{"self_attention": true, "memory": false, "cross_attention": true}]"#;
     assert!(refused(&decoder(blocks), &[]).contains("lists 1 blocks of 2"));
+    let widths = [("\"feed_forward\": 48", "\"feed_forward\": [48]")];
+    assert!(refused(&widths, &[]).contains("encoder: `feed_forward` lists 1 blocks of 2"));
+    let wider = [("\"feed_forward\": 48", "\"feed_forward\": [48, 64]")];
+    assert!(refused(&wider, &[]).contains("encoder.layers.1.feed_forward.up"));
     let missing = refused(&WITH_MEMORY, &kernels()[1..]);
     assert!(missing.contains("tensor `encoder.layers.0.attention.memory.weight` is missing"), "{missing}");
 }

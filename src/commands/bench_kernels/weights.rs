@@ -2,7 +2,7 @@
 
 use kinglet_kernels::{KernelError, Kernels, QuantizedRows};
 use kinglet_model_format::{
-    BlockColumns, BlockIndex, BlockShape, Int4Matrix, Int4Scales, Int8Matrix, MatrixShapeError,
+    BlockColumns, BlockIndex, BlockShape, Int4Matrix, Int4Scales, Int8Matrix, MatrixShapeError, ShortScale,
     SparseInt4Matrix, SparseInt8Matrix,
 };
 
@@ -90,6 +90,8 @@ pub struct Store {
     bytes: Vec<i8>,
     packed: Vec<u8>,
     scales: Vec<f32>,
+    /// The same, as int4 matrices have them that are not in blocks.
+    halves: Vec<ShortScale>,
     multipliers: Vec<u8>,
 }
 
@@ -103,6 +105,7 @@ impl Store {
             packed: bytes.iter().map(|value| *value as u8).collect(),
             bytes,
             scales: vec![0.01; outputs],
+            halves: vec![ShortScale::new(0.01); outputs],
             multipliers: vec![0x79; outputs / 2 * inputs.div_ceil(32)],
         }
     }
@@ -119,7 +122,12 @@ impl Store {
             )?),
             Kind::Int4 { group } => {
                 let values = part(&self.packed, outputs * inputs / 2);
-                Weights::Int4(Int4Matrix::new(outputs, inputs, values, self.int4_scales(group))?)
+                Weights::Int4(Int4Matrix::new(
+                    outputs,
+                    inputs,
+                    values,
+                    self.int4_scales(group, &self.halves),
+                )?)
             }
         })
     }
@@ -144,7 +152,7 @@ impl Store {
                 &self.scales,
             )?),
             Kind::Int4 { group } => {
-                let (values, scales) = (part(&self.packed, count / 2), self.int4_scales(group));
+                let (values, scales) = (part(&self.packed, count / 2), self.int4_scales(group, &self.scales));
                 Weights::SparseInt4(SparseInt4Matrix::new(outputs, inputs, index, values, scales)?)
             }
         })
@@ -173,10 +181,10 @@ impl Store {
         index
     }
 
-    fn int4_scales(&self, group_inputs: usize) -> Int4Scales<'_> {
+    fn int4_scales<'a, S>(&'a self, group_inputs: usize, scales: &'a [S]) -> Int4Scales<'a, S> {
         let count = self.outputs / 2 * self.inputs.div_ceil(group_inputs);
         let multipliers = self.multipliers.get(..count).unwrap_or_default();
-        Int4Scales { group_inputs, scales: &self.scales, multipliers }
+        Int4Scales { group_inputs, scales, multipliers }
     }
 }
 

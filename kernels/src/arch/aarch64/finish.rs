@@ -24,7 +24,7 @@ pub(super) unsafe fn finish_row<const VECTORS: usize>(
         let row_scale = vdupq_n_f32(*panel.row_scales.add(row));
         let mut results = [row_scale; VECTORS];
         for (vector, (result, sums)) in results.iter_mut().zip(sums).enumerate() {
-            let scale = vmulq_f32(row_scale, vld1q_f32(panel.scales.add(first + 4 * vector)));
+            let scale = vmulq_f32(row_scale, vld1q_f32(panel.scales.as_ptr().add(first + 4 * vector)));
             let bias = vld1q_f32(panel.bias.as_ptr().add(first + 4 * vector));
             *result = vfmaq_f32(bias, vcvtq_f32_s32(sums), scale);
         }

@@ -4,7 +4,7 @@
 use core::arch::aarch64::{float32x4_t, vdupq_n_f32, vdupq_n_s8, vld1q_u8};
 use core::arch::asm;
 
-use kinglet_model_format::{Int4Matrix, OUTPUT_BLOCK};
+use kinglet_model_format::{Int4Matrix, OUTPUT_BLOCK, ShortScale};
 
 use super::matmul_i4_dotprod::{multiply_8, multiply_16};
 use crate::matmul::Matmul;
@@ -71,7 +71,7 @@ struct Place {
     /// `[panels][inputs / GROUP][8]`.
     multipliers: *const u8,
     /// `[panels][16]`.
-    scales: *const f32,
+    scales: *const ShortScale,
     /// `[panels][16]` where the step is 64, `[16]` where it is 0.
     bias: *const f32,
     bias_step: usize,
@@ -87,7 +87,7 @@ struct Place {
 #[target_feature(enable = "neon,dotprod")]
 unsafe fn multiply(place: Place, row_scale: float32x4_t) {
     let Place { values, inputs, packed, multipliers, scales, bias, bias_step, out, panels } = place;
-    // SAFETY: 32 bytes of the row are read for each group, 256 of the weights and 8 of the multipliers; 64 of the scales and of the
+    // SAFETY: 32 bytes of the row are read for each group, 256 of the weights and 8 of the multipliers; 32 of the scales and 64 of the
     // bias for each panel, for which as many are written. Sums of products are all that is computed of integers.
     unsafe {
         asm!(
@@ -113,7 +113,11 @@ unsafe fn multiply(place: Place, row_scale: float32x4_t) {
             "mla {g:v}.4s, {c:v}.4s, v2.4s", "mla {h:v}.4s, {d:v}.4s, v3.4s",
             "b.ne 3b",
             // As `finish_row` does it; a sixteenth of the totals becomes a float, which is exact but for the rounding to it.
-            "ld1 {{v0.4s, v1.4s, v2.4s, v3.4s}}, [{scales}], #64",
+            "ldp q1, q3, [{scales}], #32",
+            // As `ShortScale::to_f32` does it.
+            "movi v4.4s, #0x28, lsl #24",
+            "ushll v0.4s, v1.4h, #13", "ushll2 v1.4s, v1.8h, #13", "ushll v2.4s, v3.4h, #13", "ushll2 v3.4s, v3.8h, #13",
+            "add v0.4s, v0.4s, v4.4s", "add v1.4s, v1.4s, v4.4s", "add v2.4s, v2.4s, v4.4s", "add v3.4s, v3.4s, v4.4s",
             "ld1 {{v4.4s, v5.4s, v6.4s, v7.4s}}, [{bias}], {bias_step}",
             "scvtf {e:v}.4s, {e:v}.4s, #4", "scvtf {f:v}.4s, {f:v}.4s, #4",
             "scvtf {g:v}.4s, {g:v}.4s, #4", "scvtf {h:v}.4s, {h:v}.4s, #4",

@@ -222,7 +222,7 @@ macro_rules! multiply {
             stretch = in(reg) stretch($panel),
             blocks = out(reg) _,
             row_scales = inout(reg) panel.row_scales.add($row) => _,
-            scales = in(reg) panel.scales.add($first),
+            scales = in(reg) panel.scales.as_ptr().add($first),
             bias = in(reg) panel.bias.as_ptr().add($first),
             out = inout(reg) $out => _,
             stride = in(reg) 4 * $stride,

@@ -70,7 +70,7 @@ pub(super) unsafe fn tile(panel: &Panel<'_>, row: usize, first: usize) {
             weights = inout(reg) panel.weights.add(4 * first) => _,
             left = inout(reg) panel.inputs => _,
             row_scales = inout(reg) panel.row_scales.add(row) => _,
-            scales = in(reg) panel.scales.add(first),
+            scales = in(reg) panel.scales.as_ptr().add(first),
             bias = in(reg) panel.bias.as_ptr().add(first),
             out = inout(reg) panel.out.add(row * panel.out_stride + first) => _,
             stride = in(reg) 4 * panel.out_stride,

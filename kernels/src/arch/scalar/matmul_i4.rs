@@ -24,7 +24,7 @@ pub(crate) fn matmul_i4_block16x4<'a>(matmul: Matmul<'a, Int4Matrix<'a>>) {
             let out = &mut out[row * out_stride..][first..last];
             for (lane, (out, total)) in out.iter_mut().zip(totals).enumerate() {
                 let bias = bias.map_or(0.0, |bias| bias[first + lane]);
-                *out = libm::fmaf(total as f32, row_scale * scales.scales[first + lane], bias);
+                *out = libm::fmaf(total as f32, row_scale * scales.scales[first + lane].to_f32(), bias);
             }
         }
     }

@@ -94,7 +94,7 @@ pub(super) unsafe fn finish(panel: &Panel<'_>, row: usize, sums: [__m256i; 2]) {
         let out = panel.out.add(row * panel.out_stride);
         let target = if whole { out } else { edge.as_mut_ptr() };
         for (half, sums) in sums.into_iter().enumerate() {
-            let scale = _mm256_mul_ps(row_scale, _mm256_loadu_ps(panel.scales.add(8 * half)));
+            let scale = _mm256_mul_ps(row_scale, _mm256_loadu_ps(panel.scales.as_ptr().add(8 * half)));
             let bias = _mm256_loadu_ps(panel.bias.as_ptr().add(8 * half));
             _mm256_storeu_ps(target.add(8 * half), _mm256_fmadd_ps(_mm256_cvtepi32_ps(sums), scale, bias));
         }

@@ -164,7 +164,7 @@ pub(super) unsafe fn finish(panel: &Panel<'_>, row: usize, sums: __m512i, offset
     // SAFETY: the row exists, so its scale does, and `width` floats may be written at its place.
     unsafe {
         let row_scale = _mm512_set1_ps(*panel.row_scales.add(row));
-        let scale = _mm512_mul_ps(row_scale, _mm512_loadu_ps(panel.scales));
+        let scale = _mm512_mul_ps(row_scale, _mm512_loadu_ps(panel.scales.as_ptr()));
         let sums = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, offset));
         let result = _mm512_fmadd_ps(sums, scale, _mm512_loadu_ps(panel.bias.as_ptr()));
         let exists = u16::MAX >> (16 - panel.width);

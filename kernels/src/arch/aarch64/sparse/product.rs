@@ -186,16 +186,19 @@ impl<'a> Product<'a> {
 
     /// That panel.
     pub(super) fn panel<'p>(&'p self, strip: &Strip<'p>) -> Panel<'p> {
-        let mut bias = [0.0; OUTPUT_BLOCK];
-        // SAFETY: a block of 16 outputs has as many values of bias.
-        unsafe { strip.bias.copy_to_nonoverlapping(bias.as_mut_ptr(), OUTPUT_BLOCK) }
+        let (mut bias, mut scales) = ([0.0; OUTPUT_BLOCK], [0.0; OUTPUT_BLOCK]);
+        // SAFETY: a block of 16 outputs has as many values of bias, and scales.
+        unsafe {
+            strip.bias.copy_to_nonoverlapping(bias.as_mut_ptr(), OUTPUT_BLOCK);
+            strip.scales.copy_to_nonoverlapping(scales.as_mut_ptr(), OUTPUT_BLOCK);
+        }
         Panel {
             rows: self.rows,
             inputs: self.inputs,
             values: self.values,
             row_scales: self.row_scales,
             weights: strip.run.weights.cast(),
-            scales: strip.scales,
+            scales,
             bias,
             out: strip.out,
             out_stride: self.out_stride,
