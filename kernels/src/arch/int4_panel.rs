@@ -48,14 +48,28 @@ impl Int4Panel<'_> {
     }
 }
 
+/// The scales of a panel as f32, in vectors: `map` would take them one by one.
+#[inline(always)]
+fn widen(scales: &[ShortScale; OUTPUT_BLOCK]) -> [f32; OUTPUT_BLOCK] {
+    let mut floats = [0.0; OUTPUT_BLOCK];
+    for (float, scale) in floats.iter_mut().zip(scales) {
+        *float = scale.to_f32();
+    }
+    floats
+}
+
 impl<'a> Matmul<'a, Int4Matrix<'a>> {
     /// The panels, in the order of the outputs.
     pub(crate) fn panels(self) -> impl Iterator<Item = Int4Panel<'a>> {
+        self.panels_from(0)
+    }
+
+    /// The panels from the `start`th on.
+    pub(crate) fn panels_from(self, start: usize) -> impl Iterator<Item = Int4Panel<'a>> {
         let (weights, inputs, scales) = (*self.weights, self.rows.padded_inputs(), self.weights.scales());
-        let packed = weights.values().chunks_exact(OUTPUT_BLOCK * inputs / 2);
-        let multipliers = scales.multipliers.chunks_exact(OUTPUT_BLOCK / 2 * weights.groups());
-        let floats = scales.scales.as_chunks().0.iter().map(|panel| panel.map(ShortScale::to_f32));
-        let panels = panels(self, weights.outputs(), floats);
+        let packed = weights.values().chunks_exact(OUTPUT_BLOCK * inputs / 2).skip(start);
+        let multipliers = scales.multipliers.chunks_exact(OUTPUT_BLOCK / 2 * weights.groups()).skip(start);
+        let panels = panels(self, weights.outputs(), start, scales.scales, widen);
         panels.zip(packed).zip(multipliers).map(move |((panel, packed), multipliers)| Int4Panel {
             panel,
             packed: packed.as_ptr(),

@@ -41,22 +41,24 @@ impl<'a> Matmul<'a> {
     pub(crate) fn panels(self) -> impl Iterator<Item = Panel<'a>> {
         let weights = *self.weights;
         let values = weights.values().chunks_exact(OUTPUT_BLOCK * self.rows.padded_inputs());
-        let scales = weights.scales().as_chunks().0.iter().copied();
-        let panels = panels(self, weights.outputs(), scales);
+        let panels = panels(self, weights.outputs(), 0, weights.scales(), |scales| *scales);
         panels.zip(values).map(|(panel, values)| Panel { weights: values.as_ptr(), ..panel })
     }
 }
 
-/// The panels of a product without their weights. `scales` are those of the outputs, padded, a panel at a time.
-pub(super) fn panels<'a, W>(
+/// The panels of a product from the `start`th on, without their weights. `scales` are those of the outputs, padded; `as_floats` makes
+/// f32 of those of a panel.
+pub(super) fn panels<'a, W, S>(
     matmul: Matmul<'a, W>,
     outputs: usize,
-    scales: impl Iterator<Item = [f32; OUTPUT_BLOCK]>,
+    start: usize,
+    scales: &'a [S],
+    as_floats: impl Fn(&[S; OUTPUT_BLOCK]) -> [f32; OUTPUT_BLOCK],
 ) -> impl Iterator<Item = Panel<'a>> {
     let Matmul { rows, bias, out, out_stride, .. } = matmul;
     let inputs = rows.padded_inputs();
     let out = out.as_mut_ptr();
-    scales.enumerate().map(move |(index, scales)| {
+    scales.as_chunks().0.iter().enumerate().skip(start).map(move |(index, scales)| {
         let first = index * OUTPUT_BLOCK;
         let width = OUTPUT_BLOCK.min(outputs - first);
         Panel {
@@ -65,7 +67,7 @@ pub(super) fn panels<'a, W>(
             values: rows.values().as_ptr(),
             row_scales: rows.scales().as_ptr(),
             weights: core::ptr::null(),
-            scales,
+            scales: as_floats(scales),
             bias: panel_bias(bias, first),
             out: out.wrapping_add(first),
             out_stride,

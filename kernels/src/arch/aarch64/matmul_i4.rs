@@ -15,11 +15,7 @@ macro_rules! product {
         pub(super) fn $name<'a>(mut matmul: Matmul<'a, Int4Matrix<'a>>, room: &mut [i8]) {
             let few = matmul.rows.rows() < LEAST_UNPACKED;
             let done = whole_panels(&mut matmul);
-            let mut panels = matmul.panels();
-            if done > 0 {
-                panels.nth(done - 1);
-            }
-            for panel in panels {
+            for panel in matmul.panels_from(done) {
                 // SAFETY: the panel's own invariants; the room is large enough.
                 unsafe {
                     if few {
