@@ -16,7 +16,7 @@ const GOLDEN: [(&str, &str); 3] = [
         "consider.flac",
         "And Mr. John Dashwood had then leisure to consider how much there might be prudently in his power to do for them.",
     ),
-    ("selfish.flac", "Unless to be rather cold-hearted and rather selfish, is to be ill-disposed,"),
+    ("selfish.flac", "Unless to be rather cold-hearted and rather selfish is to be ill-disposed,"),
 ];
 
 fn json(arguments: &[&str]) -> Vec<Value> {
