@@ -65,7 +65,7 @@ fn count(arguments: &[&str]) -> Option<()> {
     let bias = vec![0.5; outputs];
     let group = if kind == "int4-groups" { 32 } else { inputs };
     let multipliers = vec![if kind == "int4" { 0x11 } else { 0x79 }; outputs / 2 * inputs.div_ceil(group)];
-    let halves = vec![ShortScale::new(0.01); outputs];
+    let short_scales = vec![ShortScale::new(0.01); outputs];
     let mut room = vec![0; Kernels::int4_room(rows, inputs)];
 
     match rest.get(1..).unwrap_or(&[]) {
@@ -77,7 +77,7 @@ fn count(arguments: &[&str]) -> Option<()> {
             })
         }
         [] => {
-            let scales = Int4Scales { group_inputs: group, scales: &halves, multipliers: &multipliers };
+            let scales = Int4Scales { group_inputs: group, scales: &short_scales, multipliers: &multipliers };
             let weights = Int4Matrix::new(outputs, inputs, &packed[..outputs * inputs / 2], scales).ok()?;
             println!("{}", outputs * inputs / 2 + 2 * outputs + multipliers.len());
             run(kernels, rows, &source, outputs, |rows, out| {

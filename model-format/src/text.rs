@@ -43,6 +43,11 @@ impl<'a> Vocabulary<'a> {
         self.lengths.is_empty()
     }
 
+    /// Bytes of the longest token.
+    pub fn longest(&self) -> usize {
+        self.lengths.iter().copied().max().unwrap_or(0).into()
+    }
+
     /// The bytes of a token: UTF-8 or a part of it; empty for special tokens and outside the table.
     /// A leading space begins a new word.
     pub fn piece(&self, token: u32) -> &'a [u8] {

@@ -208,7 +208,7 @@ impl Sizes {
                 .tensors()
                 .iter()
                 .any(|tensor| matches!(tensor.kind, TensorKind::Int4 | TensorKind::SparseInt4)),
-            piece: longest_piece(model),
+            piece: model.vocabulary().longest(),
             ctc_beam: 0,
             ctc_rows: 0,
         };
@@ -393,11 +393,6 @@ fn decoder_rows(model: &Model<'_>) -> usize {
 
 fn block_rows(bits: impl Iterator<Item = (ActivationBits, ActivationBits)>) -> usize {
     bits.map(|(own, down)| result_rows(own).max(result_rows(down))).max().unwrap_or(1)
-}
-
-fn longest_piece(model: &Model<'_>) -> usize {
-    let vocabulary = model.vocabulary();
-    (0..vocabulary.len() as u32).map(|token| vocabulary.piece(token).len()).max().unwrap_or(0)
 }
 
 fn check_supported(model: &Model<'_>) -> Result<(), Error> {

@@ -27,10 +27,10 @@ fn expanded(int4: &Int4Matrix<'_>) -> Vec<i8> {
 fn int4_is_int8_with_few_bits() {
     let packed: Vec<u8> = (0..32 * PADDED / 2).map(|index| (index * 89 % 251) as u8).collect();
     let multipliers: Vec<u8> = (0..32).map(|index| index % 15 + 1 + 16 * (index % 7 + 9)).collect();
-    let halves: Vec<ShortScale> =
+    let short_scales: Vec<ShortScale> =
         (0..32).map(|output| ShortScale::new(0.01 + 0.003 * output as f32)).collect();
-    let scales: Vec<f32> = halves.iter().map(|scale| scale.to_f32()).collect();
-    let of_groups = Int4Scales { group_inputs: GROUP, scales: &halves, multipliers: &multipliers };
+    let scales: Vec<f32> = short_scales.iter().map(|scale| scale.to_f32()).collect();
+    let of_groups = Int4Scales { group_inputs: GROUP, scales: &short_scales, multipliers: &multipliers };
     let int4 = Int4Matrix::new(OUTPUTS, INPUTS, &packed, of_groups).expect("lengths fit");
     let values = expanded(&int4);
     let int8 = Int8Matrix::new(OUTPUTS, INPUTS, &values, &scales).expect("lengths fit");

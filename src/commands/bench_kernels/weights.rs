@@ -91,7 +91,7 @@ pub struct Store {
     packed: Vec<u8>,
     scales: Vec<f32>,
     /// The same, as int4 matrices have them that are not in blocks.
-    halves: Vec<ShortScale>,
+    short_scales: Vec<ShortScale>,
     multipliers: Vec<u8>,
 }
 
@@ -105,7 +105,7 @@ impl Store {
             packed: bytes.iter().map(|value| *value as u8).collect(),
             bytes,
             scales: vec![0.01; outputs],
-            halves: vec![ShortScale::new(0.01); outputs],
+            short_scales: vec![ShortScale::new(0.01); outputs],
             multipliers: vec![0x79; outputs / 2 * inputs.div_ceil(32)],
         }
     }
@@ -126,7 +126,7 @@ impl Store {
                     outputs,
                     inputs,
                     values,
-                    self.int4_scales(group, &self.halves),
+                    self.int4_scales(group, &self.short_scales),
                 )?)
             }
         })
