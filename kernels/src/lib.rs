@@ -26,9 +26,9 @@ mod quantize;
 pub use error::KernelError;
 pub use float::{
     AttentionShape, Cache, CacheMut, FrameCache, FrameCacheMut, MAX_HEAD_WIDTH, MAX_TOP, Peak, Rows, Scored,
-    TimeConvolution, attend_scratch, dequantize_int4_row, dequantize_row, dequantize_sparse_int4_row,
-    dequantize_sparse_row, frame_cache_bytes, frame_cache_scales, frame_scratch, frame_scratch_bytes,
-    time_ring,
+    TimeConvolution, attend_scratch, dequantize_int3_row, dequantize_int4_row, dequantize_row,
+    dequantize_sparse_int4_row, dequantize_sparse_row, frame_cache_bytes, frame_cache_scales, frame_scratch,
+    frame_scratch_bytes, time_ring,
 };
 pub use instruction_set::{InstructionSet, Kernels, UnknownInstructionSet};
 pub use quantize::QuantizedRows;

@@ -1,12 +1,27 @@
 //! Int8 rows times int8 or int4 weights, dense or in blocks, to floats.
 
-use kinglet_model_format::{INPUT_PAD, Int4Matrix, Int8Matrix, SparseInt4Matrix, SparseInt8Matrix, round_up};
+use kinglet_model_format::{
+    INPUT_PAD, Int3Matrix, Int4Matrix, Int8Matrix, OUTPUT_BLOCK, SparseInt4Matrix, SparseInt8Matrix, round_up,
+};
 
 use crate::arch;
 use crate::{KernelError, Kernels, QuantizedRows};
 
 /// Fewer rows than this take int4 weights as they are.
 pub(crate) const LEAST_UNPACKED: usize = 4;
+
+/// Bytes of int3 weights as int4, widened at a time: so many that what a product does once for each call hardly counts, and no more
+/// than stay in the first-level cache; one panel at least.
+const fn wide_bytes(inputs: usize) -> usize {
+    const BYTES: usize = 8192;
+    let panel = panel_bytes(inputs);
+    if panel > BYTES { panel } else { BYTES }
+}
+
+/// Bytes of 16 outputs of int4 weights.
+const fn panel_bytes(inputs: usize) -> usize {
+    OUTPUT_BLOCK / 2 * round_up(inputs, INPUT_PAD)
+}
 
 /// The checked arguments of a product with weights of the kind `W`.
 ///
@@ -60,7 +75,7 @@ impl Kernels {
         out_stride: usize,
     ) -> Result<(), KernelError> {
         let bias = self.check_product(rows, weights.inputs(), weights.outputs(), bias, out, out_stride)?;
-        Self::check_room(rows, room)?;
+        Self::check_room(Self::int4_room(rows.rows(), rows.inputs()), room)?;
         if rows.rows() > 0 {
             arch::matmul_int4(self, Matmul { rows, weights, bias, out, out_stride }, room);
         }
@@ -71,6 +86,43 @@ impl Kernels {
     /// outputs at a time become int8 or int16 once for all rows. On some processors the rows themselves are written there too, as int16.
     pub const fn int4_room(rows: usize, inputs: usize) -> usize {
         if rows < LEAST_UNPACKED { 0 } else { arch::int4_room(rows) * round_up(inputs, INPUT_PAD) }
+    }
+
+    /// [`matmul_int4`](Self::matmul_int4) with int3 weights, some panels of 16 outputs after the other: they become int4 in `room`, which has
+    /// [`int3_room`](Self::int3_room) bytes, and then go by as such.
+    ///
+    /// # Errors
+    /// When lengths do not fit, or `rows` were quantized by kernels with another order of values.
+    pub fn matmul_int3(
+        self,
+        rows: &QuantizedRows<'_>,
+        weights: &Int3Matrix<'_>,
+        bias: Option<&[f32]>,
+        room: &mut [i8],
+        out: &mut [f32],
+        out_stride: usize,
+    ) -> Result<(), KernelError> {
+        let (inputs, outputs) = (weights.inputs(), weights.outputs());
+        let bias = self.check_product(rows, inputs, outputs, bias, out, out_stride)?;
+        Self::check_room(Self::int3_room(rows.rows(), inputs), room)?;
+        if rows.rows() == 0 {
+            return Ok(());
+        }
+        let (panels, at_once) = (weights.panels(), wide_bytes(inputs) / panel_bytes(inputs));
+        let (wide, room) = room.split_at_mut(wide_bytes(inputs));
+        for panel in (0..panels).step_by(at_once) {
+            let first = panel * OUTPUT_BLOCK;
+            // There are such panels, and `wide` is long enough for them.
+            let Some(weights) = weights.widen(panel, at_once.min(panels - panel), wide) else { break };
+            let (bias, out) = (bias.map(|bias| &bias[first..]), &mut out[first..]);
+            arch::matmul_int4(self, Matmul { rows, weights: &weights, bias, out, out_stride }, room);
+        }
+        Ok(())
+    }
+
+    /// Bytes of `room` for [`matmul_int3`](Self::matmul_int3): those of int4, and the panels that are int4 at a time.
+    pub const fn int3_room(rows: usize, inputs: usize) -> usize {
+        wide_bytes(inputs) + Self::int4_room(rows, inputs)
     }
 
     /// [`matmul`](Self::matmul) with block-sparse int8 weights: what is not stored counts as zero.
@@ -106,16 +158,15 @@ impl Kernels {
         out_stride: usize,
     ) -> Result<(), KernelError> {
         let bias = self.check_product(rows, weights.inputs(), weights.outputs(), bias, out, out_stride)?;
-        Self::check_room(rows, room)?;
+        Self::check_room(Self::int4_room(rows.rows(), rows.inputs()), room)?;
         if rows.rows() > 0 {
             arch::matmul_sparse_int4(self, Matmul { rows, weights, bias, out, out_stride }, room);
         }
         Ok(())
     }
 
-    /// Checks that `room` suffices for products of `rows`.
-    fn check_room(rows: &QuantizedRows<'_>, room: &[i8]) -> Result<(), KernelError> {
-        let (needed, given) = (Self::int4_room(rows.rows(), rows.inputs()), room.len());
+    fn check_room(needed: usize, room: &[i8]) -> Result<(), KernelError> {
+        let given = room.len();
         if given < needed { Err(KernelError::TooShort { name: "room", needed, given }) } else { Ok(()) }
     }
 

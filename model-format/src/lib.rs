@@ -50,8 +50,8 @@ pub use error::{FormatError, Rule};
 pub use filter_bank::{FILTER_BANK_TRANSFORM, FilterBank, FilterBankConfig, Window};
 pub use layer::{Layer, LayerKind, LayerTable, Part, Role, Slot};
 pub use matrix::{
-    FloatMatrix, INPUT_BLOCK, INPUT_PAD, Int4Matrix, Int4Scales, Int8Matrix, MOST_GROUP_INPUTS, Matrix,
-    MatrixShapeError, OUTPUT_BLOCK, ShortScale, round_up,
+    FloatMatrix, INPUT_BLOCK, INPUT_PAD, Int3Matrix, Int4Matrix, Int4Scales, Int8Matrix, MOST_GROUP_INPUTS,
+    Matrix, MatrixShapeError, OUTPUT_BLOCK, ShortScale, round_up,
 };
 pub use memory::Memory;
 pub use model::{Model, Verify};

@@ -7,7 +7,7 @@
 
 use crate::sparse::{SparseInt4Matrix, SparseInt8Matrix};
 use thiserror::Error;
-use zerocopy::{FromBytes, Immutable};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Outputs in one block.
 pub const OUTPUT_BLOCK: usize = 16;
@@ -333,6 +333,131 @@ impl<'a> Int4Matrix<'a> {
     }
 }
 
+/// Dense int3 weights `[outputs, inputs]`: the odd ones of int4, -7 to 7, with [`Int4Scales`].
+///
+/// What an [`Int4Matrix`] has in the 64 bytes of a pair of blocks, four vectors of 16 bytes, has here 48: of the halves of the first three vectors
+/// the lowest bit, which is always one, makes room for the fourth, see [`widen`](Self::widen).
+///
+/// Invariants: `values().len() == padded_outputs() * padded_inputs() / 8 * 3`, those of [`Int4Scales`] for this shape; neither
+/// dimension is zero.
+#[derive(Debug, Clone, Copy)]
+pub struct Int3Matrix<'a> {
+    outputs: usize,
+    inputs: usize,
+    values: &'a [u8],
+    scales: Int4Scales<'a>,
+}
+
+impl<'a> Int3Matrix<'a> {
+    /// Bytes of a pair of blocks.
+    pub const PAIR: usize = 48;
+    /// Bytes of the same pair as int4.
+    pub const WIDE_PAIR: usize = 64;
+
+    /// A view of packed `values` and their `scales`.
+    ///
+    /// # Errors
+    /// When a dimension is zero, a group cannot be one or a length does not fit the shape.
+    pub fn new(
+        outputs: usize,
+        inputs: usize,
+        values: &'a [u8],
+        scales: Int4Scales<'a>,
+    ) -> Result<Self, MatrixShapeError> {
+        let shape_error = MatrixShapeError { outputs, inputs };
+        if outputs == 0 || inputs == 0 {
+            return Err(shape_error);
+        }
+        let padded_outputs = outputs.checked_next_multiple_of(OUTPUT_BLOCK).ok_or(shape_error)?;
+        let padded_inputs = inputs.checked_next_multiple_of(INPUT_PAD).ok_or(shape_error)?;
+        let count = padded_outputs.checked_mul(padded_inputs).ok_or(shape_error)?;
+        if values.len() != count / 8 * 3 {
+            return Err(shape_error);
+        }
+        scales.check(outputs, inputs)?;
+        Ok(Self { outputs, inputs, values, scales })
+    }
+
+    /// Outputs.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Inputs.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Inputs with padding.
+    pub fn padded_inputs(&self) -> usize {
+        round_up(self.inputs, INPUT_PAD)
+    }
+
+    /// Panels of 16 outputs, the last perhaps smaller.
+    pub fn panels(&self) -> usize {
+        self.outputs.div_ceil(OUTPUT_BLOCK)
+    }
+
+    /// `count` panels from the `first`th on as an int4 matrix, whose values are written to `room`: it must have as many bytes as these
+    /// need, 8 for each panel and padded input. Nothing where it has fewer, or there are no such panels.
+    #[inline]
+    pub fn widen<'r>(&self, first: usize, count: usize, room: &'r mut [i8]) -> Option<Int4Matrix<'r>>
+    where
+        'a: 'r,
+    {
+        let (inputs, groups) = (self.padded_inputs(), self.inputs.div_ceil(self.scales.group_inputs));
+        let panels = first..first + count;
+        let of_panels = |bytes: usize| panels.start * bytes..panels.end * bytes;
+        let packed = self.values.get(of_panels(OUTPUT_BLOCK * inputs / 8 * 3))?;
+        let values = room.get_mut(..count * OUTPUT_BLOCK / 2 * inputs)?.as_mut_bytes();
+        for (wide, packed) in values.as_chunks_mut().0.iter_mut().zip(packed.as_chunks().0) {
+            widen_pair(packed, wide);
+        }
+        let outputs = self.outputs.min(panels.end * OUTPUT_BLOCK).checked_sub(panels.start * OUTPUT_BLOCK)?;
+        let scales = Int4Scales {
+            group_inputs: self.scales.group_inputs,
+            scales: self.scales.scales.get(of_panels(OUTPUT_BLOCK))?,
+            multipliers: self.scales.multipliers.get(of_panels(OUTPUT_BLOCK / 2 * groups))?,
+        };
+        Int4Matrix::new(outputs, self.inputs, values, scales).ok()
+    }
+
+    /// The weights of `output` times their multipliers, as [`Int4Matrix::weight`] gives them one by one, and their scale; nothing where there is no such output.
+    pub fn row(&self, output: usize) -> Option<(impl Iterator<Item = i8>, ShortScale)> {
+        let (panel, lane, scales) = (output / OUTPUT_BLOCK, output % OUTPUT_BLOCK, self.scales);
+        let (groups, bytes) =
+            (self.inputs.div_ceil(scales.group_inputs), OUTPUT_BLOCK * self.padded_inputs() / 8 * 3);
+        let scale = *scales.scales.get(output).filter(|_| output < self.outputs)?;
+        let pairs = self.values.get(panel * bytes..(panel + 1) * bytes)?.as_chunks().0;
+        let weights = pairs.iter().enumerate().flat_map(move |(pair, packed)| {
+            let mut wide = [0; Self::WIDE_PAIR];
+            widen_pair(packed, &mut wide);
+            let of_lane = move |element: usize| {
+                wide.get(lane * INPUT_BLOCK + element % INPUT_BLOCK).copied().unwrap_or(0)
+            };
+            (0..2 * INPUT_BLOCK).map(move |element| {
+                let byte = of_lane(element);
+                let value = if element < INPUT_BLOCK { (byte << 4) as i8 >> 4 } else { byte as i8 >> 4 };
+                value * scales.multiplier(groups, output, pair * 2 * INPUT_BLOCK + element)
+            })
+        });
+        Some((weights.take(self.inputs), scale))
+    }
+}
+
+/// 16 outputs x 8 inputs of int3 weights as int4 ones. Compilers make vectors of it.
+#[inline(always)]
+fn widen_pair(packed: &[u8; Int3Matrix::PAIR], wide: &mut [u8; Int3Matrix::WIDE_PAIR]) {
+    const LOWEST: u8 = 0x11;
+    for byte in 0..16 {
+        let [a, b, c] = [packed[byte], packed[16 + byte], packed[32 + byte]];
+        wide[byte] = a | LOWEST;
+        wide[16 + byte] = b | LOWEST;
+        wide[32 + byte] = c | LOWEST;
+        wide[48 + byte] = (a & LOWEST) << 3 | (b & LOWEST) << 2 | (c & LOWEST) << 1 | LOWEST;
+    }
+}
+
 /// A weight matrix of any kind.
 #[derive(Debug, Clone, Copy)]
 pub enum Matrix<'a> {
@@ -342,6 +467,8 @@ pub enum Matrix<'a> {
     Int8(Int8Matrix<'a>),
     /// int4, one scale an output and a multiplier for each group of inputs.
     Int4(Int4Matrix<'a>),
+    /// int3, likewise.
+    Int3(Int3Matrix<'a>),
     /// int8 in blocks, one scale an output.
     SparseInt8(SparseInt8Matrix<'a>),
     /// int4 in blocks, one scale an output and a multiplier for each group of inputs.
@@ -355,6 +482,7 @@ impl Matrix<'_> {
             Self::Float(m) => m.outputs(),
             Self::Int8(m) => m.outputs(),
             Self::Int4(m) => m.outputs(),
+            Self::Int3(m) => m.outputs(),
             Self::SparseInt8(m) => m.outputs(),
             Self::SparseInt4(m) => m.outputs(),
         }
@@ -366,6 +494,7 @@ impl Matrix<'_> {
             Self::Float(m) => m.inputs(),
             Self::Int8(m) => m.inputs(),
             Self::Int4(m) => m.inputs(),
+            Self::Int3(m) => m.inputs(),
             Self::SparseInt8(m) => m.inputs(),
             Self::SparseInt4(m) => m.inputs(),
         }

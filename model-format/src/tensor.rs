@@ -3,8 +3,8 @@
 use crate::error::Rule;
 use crate::fields::{Fields, StringTable};
 use crate::matrix::{
-    FloatMatrix, INPUT_PAD, Int4Matrix, Int4Scales, Int8Matrix, Matrix, OUTPUT_BLOCK, ShortScale, is_group,
-    multiplier_bytes, round_up,
+    FloatMatrix, INPUT_PAD, Int3Matrix, Int4Matrix, Int4Scales, Int8Matrix, Matrix, OUTPUT_BLOCK, ShortScale,
+    is_group, multiplier_bytes, round_up,
 };
 use crate::section::ALIGNMENT;
 use crate::sparse::{BlockColumns, BlockIndex, BlockShape, IndexError, SparseInt4Matrix, SparseInt8Matrix};
@@ -34,10 +34,12 @@ pub enum TensorKind {
     SparseInt8,
     /// Block-sparse int4 matrix, one f32 scale an output, multipliers for groups of inputs.
     SparseInt4,
+    /// int3 matrix in pairs of blocks, scales and multipliers as of int4.
+    Int3,
 }
 
 impl TensorKind {
-    pub(crate) const ALL: [TensorKind; 7] = [
+    pub(crate) const ALL: [TensorKind; 8] = [
         Self::Vector,
         Self::HalfVector,
         Self::Float,
@@ -45,7 +47,13 @@ impl TensorKind {
         Self::Int4,
         Self::SparseInt8,
         Self::SparseInt4,
+        Self::Int3,
     ];
+
+    /// Whether groups of inputs have multipliers.
+    pub fn has_groups(self) -> bool {
+        matches!(self, Self::Int4 | Self::Int3 | Self::SparseInt4)
+    }
 
     /// Whether only some blocks of the matrix are stored.
     pub fn is_sparse(self) -> bool {
@@ -68,6 +76,7 @@ impl fmt::Display for TensorKind {
             Self::Int4 => "int4",
             Self::SparseInt8 => "sparse int8",
             Self::SparseInt4 => "sparse int4",
+            Self::Int3 => "int3",
         })
     }
 }
@@ -81,7 +90,7 @@ pub struct Tensor<'a> {
     pub outputs: usize,
     /// Inputs of a matrix; 1 for a vector.
     pub inputs: usize,
-    /// Inputs that share a multiplier (int4); zero for the other kinds.
+    /// Inputs that share a multiplier (int4 and int3); zero for the other kinds.
     pub group_inputs: usize,
     /// Name in the checkpoint that it was made from.
     pub name: &'a str,
@@ -134,6 +143,11 @@ impl<'a> Tensor<'a> {
                 Int4Matrix::new(outputs, inputs, self.values, self.int4_scales::<ShortScale>()?)
                     .ok()
                     .map(Matrix::Int4)
+            }
+            TensorKind::Int3 => {
+                Int3Matrix::new(outputs, inputs, self.values, self.int4_scales::<ShortScale>()?)
+                    .ok()
+                    .map(Matrix::Int3)
             }
             TensorKind::SparseInt8 => {
                 let values = <[i8]>::ref_from_bytes(self.values).ok()?;
@@ -194,10 +208,11 @@ pub(crate) fn part_lengths(
         TensorKind::HalfVector => (outputs.checked_mul(2)?, 0),
         TensorKind::Float => (padded_outputs.checked_mul(inputs)?.checked_mul(4)?, 0),
         TensorKind::Int8 | TensorKind::SparseInt8 => (count, padded_outputs.checked_mul(4)?),
-        TensorKind::Int4 | TensorKind::SparseInt4 => {
+        TensorKind::Int4 | TensorKind::Int3 | TensorKind::SparseInt4 => {
             let multipliers = multiplier_bytes(padded_outputs, inputs, group)?;
             let scale = if kind.is_sparse() { size_of::<f32>() } else { size_of::<ShortScale>() };
-            (count / 2, padded_outputs.checked_mul(scale)?.checked_add(multipliers)?)
+            let values = if kind == TensorKind::Int3 { count / 8 * 3 } else { count / 2 };
+            (values, padded_outputs.checked_mul(scale)?.checked_add(multipliers)?)
         }
     })
 }
@@ -282,10 +297,7 @@ impl<'a> TensorTable<'a> {
         let inputs = fields.count("inputs", 1, MAX_DIMENSION)?;
         let group_inputs = fields.count("group_inputs", 0, MAX_DIMENSION)?;
         let is_vector = matches!(kind, TensorKind::Vector | TensorKind::HalfVector);
-        let group_fits = match kind {
-            TensorKind::Int4 | TensorKind::SparseInt4 => is_group(group_inputs),
-            _ => group_inputs == 0,
-        };
+        let group_fits = if kind.has_groups() { is_group(group_inputs) } else { group_inputs == 0 };
         if (is_vector && inputs != 1) || block.is_some() != kind.is_sparse() {
             return Err(Rule::TensorShape(id));
         }
@@ -332,7 +344,7 @@ fn check_values(id: u32, tensor: &Tensor<'_>) -> Result<(), Rule> {
         TensorKind::Vector | TensorKind::Float => all_finite(tensor.values),
         TensorKind::HalfVector => all_finite_half(tensor.values),
         TensorKind::Int8 | TensorKind::SparseInt8 => all_finite(tensor.scales),
-        TensorKind::Int4 => {
+        TensorKind::Int4 | TensorKind::Int3 => {
             let scales = tensor.int4_scales::<ShortScale>().ok_or(Rule::TensorLength(id))?;
             check_multipliers(id, scales.multipliers)?;
             // Whatever the bits: a short scale is finite.

@@ -104,6 +104,47 @@ fn what_the_checkpoint_states_is_stored() {
 }
 
 #[test]
+fn three_bits_are_the_odd_numbers() {
+    let int3 = Weights::Int3 { group_inputs: Some(32) };
+    let odd = |tensors: &mut Tensors| {
+        put_on_grid(tensors, UP, 32, |input| input);
+        let scales = tensors[&format!("{UP}.scale")].1.clone();
+        let multipliers = tensors[&format!("{UP}.multipliers")].1.clone();
+        let (shape, values) = tensors.get_mut(&format!("{UP}.weight")).expect("it is there");
+        let (inputs, groups) = (shape[1], shape[1].div_ceil(32));
+        for (index, value) in values.iter_mut().enumerate() {
+            let (output, input) = (index / inputs, index % inputs);
+            let step = scales[output] * multipliers[output * groups + input / 32];
+            *value = step * (2.0 * (index * 5 % 8) as f32 - 7.0);
+        }
+    };
+    let file = packed(int3, odd).expect("it packs");
+    let victim = Victim::new(&file);
+    let model = Model::parse(victim.bytes()).expect("whole");
+    let name = format!("{UP}.weight");
+    let tensor = model.tensors().iter().find(|tensor| tensor.name == name).expect("it is there");
+    let Some(Matrix::Int3(matrix)) = tensor.matrix() else { panic!("{name} is not int3") };
+    let (inputs, groups) = (matrix.inputs(), matrix.inputs().div_ceil(32));
+    assert_eq!(
+        tensor.part_bytes()[0],
+        matrix.outputs().next_multiple_of(16) * inputs.next_multiple_of(16) * 3 / 8
+    );
+    for output in 0..matrix.outputs() {
+        let (row, scale) = matrix.row(output).expect("it is there");
+        assert_eq!(scale, ShortScale::new(0.01 + 0.0007 * output as f32));
+        for (input, weight) in row.enumerate() {
+            let value = 2 * ((output * inputs + input) * 5 % 8) as i8 - 7;
+            let multiplier = ((output * groups + input / 32) * 7 % 15 + 1) as i8;
+            assert_eq!(weight, value * multiplier, "{output} {input}");
+        }
+    }
+    // Even numbers, zero among them, lie between.
+    let error =
+        packed(int3, |tensors| put_on_grid(tensors, UP, 32, |input| input)).expect_err("refused").to_string();
+    assert!(error.contains(&format!("`{UP}.weight` is not on its grid")), "{error}");
+}
+
+#[test]
 fn other_weights_do_without() {
     for weights in [Weights::Int8, Weights::Float] {
         let file = packed(weights, |tensors| put_on_grid(tensors, UP, 32, |input| input)).expect("it packs");

@@ -35,7 +35,7 @@ buffers! {
         /// `[CACHE_FRAMES]`; and room for residuals.
         row_scales: [f32; CACHE_FRAMES + Need::decoder(sizes, CACHE_FRAMES).scales],
         /// A panel of an int4 matrix as int8.
-        room: [i8; sizes.int4_room(CACHE_FRAMES, sizes.encoder_width)],
+        room: [i8; sizes.room(CACHE_FRAMES, sizes.encoder_width)],
     }
 }
 

@@ -14,8 +14,8 @@ use crate::region::buffers;
 use crate::residual::Need;
 use crate::sizes::Sizes;
 use kinglet_kernels::{
-    Cache, CacheMut, Kernels, Rows, dequantize_int4_row, dequantize_row, dequantize_sparse_int4_row,
-    dequantize_sparse_row,
+    Cache, CacheMut, Kernels, Rows, dequantize_int3_row, dequantize_int4_row, dequantize_row,
+    dequantize_sparse_int4_row, dequantize_sparse_row,
 };
 use kinglet_model_format::{
     ActivationBits, Attention, CrossAttention, DecoderBlock, Matrix, Memory, Model, OutputHead, Sequence,
@@ -64,7 +64,7 @@ buffers! {
         /// `[beam or 2 beam]`; and room for residuals.
         row_scales: [f32; sizes.beam * sizes.decoder_rows + Need::decoder(sizes, sizes.beam).scales],
         /// A panel of an int4 matrix as int8.
-        room: [i8; sizes.int4_room(sizes.beam * sizes.decoder_rows, sizes.decoder_inputs())],
+        room: [i8; sizes.room(sizes.beam * sizes.decoder_rows, sizes.decoder_inputs())],
         /// `[beam, vocabulary]`.
         logits: [f32; sizes.beam, sizes.decoder_rows, sizes.vocabulary],
     }
@@ -246,6 +246,7 @@ impl<'m, 'b> Decoder<'m, 'b> {
             match self.output.embedding {
                 Matrix::Int8(embedding) => dequantize_row(&embedding, token as usize, row)?,
                 Matrix::Int4(embedding) => dequantize_int4_row(&embedding, token as usize, row)?,
+                Matrix::Int3(embedding) => dequantize_int3_row(&embedding, token as usize, row)?,
                 Matrix::SparseInt8(embedding) => dequantize_sparse_row(&embedding, token as usize, row)?,
                 Matrix::SparseInt4(embedding) => {
                     dequantize_sparse_int4_row(&embedding, token as usize, row)?;

@@ -60,8 +60,8 @@ buffers! {
         rows: [i8; Kernels::quantized_bytes(ROWS * sizes.encoder_rows, sizes.encoder_inputs()) + Need::encoder(sizes, ROWS).bytes],
         /// `[ROWS or 2 ROWS]`; and room for residuals.
         row_scales: [f32; ROWS * sizes.encoder_rows + Need::encoder(sizes, ROWS).scales],
-        /// [`Kernels::int4_room`], where there are int4 matrices.
-        room: [i8; sizes.int4_room(ROWS * sizes.encoder_rows, sizes.encoder_inputs())],
+        /// [`Sizes::room`].
+        room: [i8; sizes.room(ROWS * sizes.encoder_rows, sizes.encoder_inputs())],
     }
 }
 

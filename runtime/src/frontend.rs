@@ -26,8 +26,8 @@ buffers! {
         rows: [i8; Kernels::quantized_bytes(ROWS * sizes.convolution_rows, sizes.convolution_inputs)],
         /// `[ROWS or 2 ROWS]`.
         row_scales: [f32; ROWS, sizes.convolution_rows],
-        /// [`Kernels::int4_room`], where there are int4 matrices.
-        room: [i8; sizes.int4_room(ROWS * sizes.convolution_rows, sizes.convolution_inputs)],
+        /// [`Sizes::room`].
+        room: [i8; sizes.room(ROWS * sizes.convolution_rows, sizes.convolution_inputs)],
     }
 }
 

@@ -15,7 +15,7 @@ pub(crate) struct Rounding<'a> {
     pub(crate) rows: &'a mut [i8],
     /// One a row, two at sixteen bits.
     pub(crate) scales: &'a mut [f32],
-    /// [`Kernels::int4_room`] for the products with int4 matrices.
+    /// [`Kernels::int4_room`] or [`Kernels::int3_room`] for the products with int4 or int3 matrices.
     pub(crate) room: &'a mut [i8],
 }
 
@@ -95,6 +95,12 @@ impl<'a> Input<'a> {
             Matrix::Int4(weights) => {
                 let room = self.room.take();
                 let done = kernels.matmul_int4(rows, weights, added, room, out, outputs);
+                self.room.set(room);
+                done?;
+            }
+            Matrix::Int3(weights) => {
+                let room = self.room.take();
+                let done = kernels.matmul_int3(rows, weights, added, room, out, outputs);
                 self.room.set(room);
                 done?;
             }

@@ -128,8 +128,10 @@ pub(crate) struct Sizes {
     pub(crate) convolution_split: usize,
     /// Rows that stand for one row of a convolution's inputs, at most: 1 or 2.
     pub(crate) convolution_rows: usize,
-    /// Whether a matrix is int4, not in blocks.
+    /// Whether a matrix is int4, or int3.
     pub(crate) has_int4: bool,
+    /// Whether one is int3.
+    pub(crate) has_int3: bool,
     /// Longest piece of the vocabulary, in bytes.
     pub(crate) piece: usize,
     /// Hypotheses of the search over CTC frames; zero where the CTC head is not asked for.
@@ -204,10 +206,8 @@ impl Sizes {
             convolution_inputs: 0,
             convolution_split: 0,
             convolution_rows: 1,
-            has_int4: model
-                .tensors()
-                .iter()
-                .any(|tensor| matches!(tensor.kind, TensorKind::Int4 | TensorKind::SparseInt4)),
+            has_int4: model.tensors().iter().any(|tensor| tensor.kind.has_groups()),
+            has_int3: model.tensors().iter().any(|tensor| tensor.kind == TensorKind::Int3),
             piece: model.vocabulary().longest(),
             ctc_beam: 0,
             ctc_rows: 0,
@@ -286,9 +286,15 @@ impl Sizes {
         if copies > 1 { rows * copies * inputs } else { 0 }
     }
 
-    /// Bytes of a panel of int4 weights, or of a row of blocks, that is unpacked for `rows` rows of at most `inputs`, where there are such weights.
-    pub(crate) const fn int4_room(&self, rows: usize, inputs: usize) -> usize {
-        if self.has_int4 { Kernels::int4_room(rows, inputs) } else { 0 }
+    /// Bytes in which weights of fewer than eight bits, where there are such, are unpacked for `rows` rows of at most `inputs`.
+    pub(crate) const fn room(&self, rows: usize, inputs: usize) -> usize {
+        if self.has_int3 {
+            Kernels::int3_room(rows, inputs)
+        } else if self.has_int4 {
+            Kernels::int4_room(rows, inputs)
+        } else {
+            0
+        }
     }
 
     /// Layers whose cross-attention is kept as int8.

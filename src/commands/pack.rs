@@ -72,6 +72,10 @@ enum Storage {
     Int4,
     /// Half a byte a weight, one scale an output and a multiplier, 1 to 15, for each 32 inputs of it
     Int4Groups,
+    /// Three eighths of a byte a weight, one scale an output: for weights that were trained for it
+    Int3,
+    /// Three eighths of a byte a weight, one scale an output and a multiplier, 1 to 15, for each 32 inputs of it
+    Int3Groups,
 }
 
 impl From<Storage> for Weights {
@@ -81,6 +85,8 @@ impl From<Storage> for Weights {
             Storage::Float => Self::Float,
             Storage::Int4 => Self::Int4 { group_inputs: None },
             Storage::Int4Groups => Self::Int4 { group_inputs: Some(32) },
+            Storage::Int3 => Self::Int3 { group_inputs: None },
+            Storage::Int3Groups => Self::Int3 { group_inputs: Some(32) },
         }
     }
 }

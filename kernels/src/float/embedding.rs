@@ -1,7 +1,8 @@
 //! Rows of int8 and int4 matrices as floats.
 
 use kinglet_model_format::{
-    BlockIndex, INPUT_BLOCK, Int4Matrix, Int8Matrix, OUTPUT_BLOCK, SparseInt4Matrix, SparseInt8Matrix,
+    BlockIndex, INPUT_BLOCK, Int3Matrix, Int4Matrix, Int8Matrix, OUTPUT_BLOCK, SparseInt4Matrix,
+    SparseInt8Matrix,
 };
 
 use crate::KernelError;
@@ -43,6 +44,26 @@ pub fn dequantize_int4_row(
     let scale = matrix.scales().scales.get(output).map_or(0.0, |scale| scale.to_f32());
     for (input, value) in out.iter_mut().enumerate() {
         *value = f32::from(matrix.weight(output, input)) * scale;
+    }
+    Ok(())
+}
+
+/// [`dequantize_row`] of an int3 matrix.
+///
+/// # Errors
+/// When the matrix has no such output or `out` is shorter than its inputs.
+pub fn dequantize_int3_row(
+    matrix: &Int3Matrix<'_>,
+    output: usize,
+    out: &mut [f32],
+) -> Result<(), KernelError> {
+    KernelError::check_range("output", output, 0, matrix.outputs() - 1)?;
+    let (needed, given) = (matrix.inputs(), out.len());
+    let out = out.get_mut(..needed).ok_or(KernelError::TooShort { name: "out", needed, given })?;
+    if let Some((weights, scale)) = matrix.row(output) {
+        for (value, weight) in out.iter_mut().zip(weights) {
+            *value = f32::from(weight) * scale.to_f32();
+        }
     }
     Ok(())
 }

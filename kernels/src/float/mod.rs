@@ -27,7 +27,10 @@ mod time_convolution;
 
 pub use attention::{AttentionShape, MAX_HEAD_WIDTH, Rows, attend_scratch};
 pub use cached_attention::Cache;
-pub use embedding::{dequantize_int4_row, dequantize_row, dequantize_sparse_int4_row, dequantize_sparse_row};
+pub use embedding::{
+    dequantize_int3_row, dequantize_int4_row, dequantize_row, dequantize_sparse_int4_row,
+    dequantize_sparse_row,
+};
 pub use frame_attention::{frame_scratch, frame_scratch_bytes};
 pub use frame_cache::{FrameCache, FrameCacheMut, frame_cache_bytes, frame_cache_scales};
 pub use key_value_cache::CacheMut;

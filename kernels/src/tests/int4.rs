@@ -5,16 +5,16 @@ use kinglet_model_format::{Int4Matrix, Int4Scales, MOST_GROUP_INPUTS, ShortScale
 use super::*;
 use crate::dequantize_int4_row;
 
-struct Int4Case {
-    rows: usize,
-    inputs: usize,
-    outputs: usize,
-    group: usize,
-    source: Vec<f32>,
-    values: Vec<u8>,
-    scales: Vec<ShortScale>,
-    multipliers: Vec<u8>,
-    bias: Option<Vec<f32>>,
+pub(super) struct Int4Case {
+    pub(super) rows: usize,
+    pub(super) inputs: usize,
+    pub(super) outputs: usize,
+    pub(super) group: usize,
+    pub(super) source: Vec<f32>,
+    pub(super) values: Vec<u8>,
+    pub(super) scales: Vec<ShortScale>,
+    pub(super) multipliers: Vec<u8>,
+    pub(super) bias: Option<Vec<f32>>,
 }
 
 /// Two multipliers, each 1 to 15.
@@ -25,7 +25,7 @@ pub(super) fn random_multipliers(noise: &mut Noise) -> u8 {
 
 impl Int4Case {
     /// A `group` of zero is all inputs.
-    fn random(seed: u64, rows: usize, inputs: usize, outputs: usize, group: usize) -> Self {
+    pub(super) fn random(seed: u64, rows: usize, inputs: usize, outputs: usize, group: usize) -> Self {
         let mut noise = Noise(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
         let (padded_outputs, padded) = (round_up(outputs, OUTPUT_BLOCK), round_up(inputs, INPUT_PAD));
         let group = if group == 0 { padded } else { group };
@@ -38,13 +38,13 @@ impl Int4Case {
         Self { rows, inputs, outputs, group, source, values, scales, multipliers, bias }
     }
 
-    fn weights(&self) -> Int4Matrix<'_> {
+    pub(super) fn weights(&self) -> Int4Matrix<'_> {
         let Self { group, scales, multipliers, .. } = self;
         let scales = Int4Scales { group_inputs: *group, scales, multipliers };
         Int4Matrix::new(self.outputs, self.inputs, &self.values, scales).unwrap()
     }
 
-    fn run(&self, kernels: Kernels) -> Vec<f32> {
+    pub(super) fn run(&self, kernels: Kernels) -> Vec<f32> {
         let mut values = vec![99; Kernels::quantized_bytes(self.rows, self.inputs)];
         let mut row_scales = vec![0.0; self.rows];
         let rows = kernels
@@ -58,7 +58,7 @@ impl Int4Case {
         out
     }
 
-    fn out_stride(&self) -> usize {
+    pub(super) fn out_stride(&self) -> usize {
         self.outputs + self.rows % 3
     }
 

@@ -1,8 +1,8 @@
 //! From rows of f32 to the bytes in which a kernel reads them.
 
 use super::error::PackError;
-use super::int4::{Grid, quantize_int4};
-use crate::matrix::{INPUT_BLOCK, INPUT_PAD, OUTPUT_BLOCK, round_up};
+use super::steps::{Grid, Steps, quantize_steps};
+use crate::matrix::{INPUT_BLOCK, INPUT_PAD, Int3Matrix, OUTPUT_BLOCK, round_up};
 use crate::sparse::BlockShape;
 use crate::tensor::TensorKind;
 use std::string::String;
@@ -120,19 +120,20 @@ pub(crate) fn store_int8(name: &str, rows: &[f32], outputs: usize, inputs: usize
     stored(name, kind, (outputs, inputs), values, float_bytes(&scales), error)
 }
 
-/// [`quantize_int4`] in dense blocks; a group is all the inputs where it is `None`.
+/// [`quantize_steps`] in dense blocks; a group is all the inputs where it is `None`.
 ///
 /// # Errors
 /// As there.
-pub(super) fn store_int4(
+pub(super) fn store_steps(
     name: &str,
     rows: &[f32],
     outputs: usize,
     inputs: usize,
+    steps: Steps,
     group_inputs: Option<usize>,
     grid: Option<&Grid>,
 ) -> Result<StoredTensor, PackError> {
-    let quantized = quantize_int4(name, rows, inputs, group_inputs, grid)?;
+    let quantized = quantize_steps(name, rows, inputs, steps, group_inputs, grid)?;
     let padded_inputs = round_up(inputs, INPUT_PAD);
     let pairs = padded_inputs / (2 * INPUT_BLOCK);
     let mut values = vec![0u8; round_up(outputs, OUTPUT_BLOCK) * padded_inputs / 2];
@@ -143,9 +144,27 @@ pub(super) fn store_int4(
             values[place] |= (value as u8 & 0xf) << (input / INPUT_BLOCK % 2 * 4);
         }
     }
-    let (kind, shape, error) = (TensorKind::Int4, (outputs, inputs), quantized.relative_error);
+    let (kind, values) = match steps {
+        Steps::Int4 => (TensorKind::Int4, values),
+        Steps::Int3 => (TensorKind::Int3, narrow_pairs(&values)),
+    };
+    let (shape, error) = ((outputs, inputs), quantized.relative_error);
     let tensor = stored(name, kind, shape, values, quantized.scale_bytes(kind), error);
     Ok(StoredTensor { group_inputs: quantized.group_inputs, ..tensor })
+}
+
+/// The inverse of what [`Int3Matrix::widen`] does: the fourth vector of each pair of blocks goes where the lowest bits of the others were.
+fn narrow_pairs(wide: &[u8]) -> Vec<u8> {
+    let pairs = wide.as_chunks::<{ Int3Matrix::WIDE_PAIR }>().0.iter();
+    pairs
+        .flat_map(|pair| {
+            (0..Int3Matrix::PAIR).map(|place| {
+                let (vector, byte) = (place / 16, place % 16);
+                let bit = 3 - vector;
+                pair[place] & 0xee | (pair[48 + byte] >> bit & 0x11)
+            })
+        })
+        .collect()
 }
 
 pub(super) fn largest(row: &[f32]) -> f32 {

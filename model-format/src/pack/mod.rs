@@ -6,7 +6,6 @@
 
 mod checkpoint;
 mod error;
-mod int4;
 mod lay_out;
 mod low_rank;
 mod network;
@@ -14,6 +13,7 @@ mod options;
 mod overrides;
 mod share;
 mod sparse;
+mod steps;
 mod writer;
 
 pub use checkpoint::Checkpoint;

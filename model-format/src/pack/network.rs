@@ -4,10 +4,10 @@ use super::checkpoint::{
     Checkpoint, ConvolutionConfig, DecoderParts, FeedForwardWidth, FilterBankEntry, Stack,
 };
 use super::error::PackError;
-use super::int4::Grid;
 use super::lay_out::{StoredTensor, store_float, store_vector};
 use super::options::{PackOptions, Weights};
 use super::share::{self, ShareReport, SharedMatrix, StackPlan};
+use super::steps::Grid;
 use super::writer::{SlotList, Writer, activation_code};
 use crate::config::{MAX_MERGE, MAX_MERGED};
 use crate::decoder_block::DecoderForm;
@@ -315,7 +315,7 @@ impl Packer<'_> {
         Ok(())
     }
 
-    /// The grid that training chose for the matrix `prefix`, if it did. Only int4 weights lie on one.
+    /// The grid that training chose for the matrix `prefix`, if it did. Only int4 and int3 weights lie on one.
     pub(super) fn grid(
         &mut self,
         prefix: &str,
@@ -329,7 +329,8 @@ impl Packer<'_> {
         let groups = self.checkpoint.shape(&multipliers).and_then(|shape| shape.get(1).copied()).unwrap_or(1);
         let scales = self.take(&scale, &[outputs])?;
         let multipliers = self.take(&multipliers, &[outputs, groups])?;
-        let Weights::Int4 { group_inputs } = weights else { return Ok(None) };
+        let mut weights = weights;
+        let Some(&mut group_inputs) = weights.group_inputs() else { return Ok(None) };
         Grid::new(prefix, inputs, group_inputs, scales, &multipliers).map(Some)
     }
 

@@ -1,13 +1,14 @@
 //! What the caller may choose.
 
 use super::error::PackError;
-use super::int4::Grid;
-use super::lay_out::{StoredTensor, store_float, store_int4, store_int8};
+use super::lay_out::{StoredTensor, store_float, store_int8, store_steps};
 use super::overrides::Overrides;
 use super::share::Sharing;
 use super::sparse::{prune, store_sparse};
+use super::steps::{Grid, Steps};
 use crate::layer::Role;
 use crate::sparse::BlockShape;
+use std::format;
 
 /// How the weights of a matrix are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,20 +23,35 @@ pub enum Weights {
         /// Inputs that share a multiplier, rounded up to a multiple of 16.
         group_inputs: Option<usize>,
     },
+    /// Three eighths of a byte a weight, otherwise as int4. There is no zero among them, so that no blocks of it can be left out.
+    Int3 {
+        /// As of int4.
+        group_inputs: Option<usize>,
+    },
 }
 
 impl Weights {
     /// Names of ways to store weights.
-    pub const NAMES: [&str; 4] = ["int8", "int4", "int4-groups", "float"];
+    pub const NAMES: [&str; 6] = ["int8", "int4", "int4-groups", "int3", "int3-groups", "float"];
 
-    /// The way with this name: `int4` has one scale an output, `int4-groups` also a multiplier for each 32 inputs of it.
+    /// The way with this name: `int4` and `int3` have one scale an output, `int4-groups` and `int3-groups` also a multiplier for each 32 inputs of it.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "int8" => Some(Self::Int8),
             "int4" => Some(Self::Int4 { group_inputs: None }),
             "int4-groups" => Some(Self::Int4 { group_inputs: Some(32) }),
+            "int3" => Some(Self::Int3 { group_inputs: None }),
+            "int3-groups" => Some(Self::Int3 { group_inputs: Some(32) }),
             "float" => Some(Self::Float),
             _ => None,
+        }
+    }
+
+    /// Inputs that share a multiplier, where weights have such groups.
+    pub(super) fn group_inputs(&mut self) -> Option<&mut Option<usize>> {
+        match self {
+            Self::Int4 { group_inputs } | Self::Int3 { group_inputs } => Some(group_inputs),
+            Self::Int8 | Self::Float => None,
         }
     }
 }
@@ -60,7 +76,7 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// `rows` is `[outputs][inputs]`; int4 weights lie on `grid` where there is one.
+    /// `rows` is `[outputs][inputs]`; int4 and int3 weights lie on `grid` where there is one.
     pub(super) fn store(
         self,
         name: &str,
@@ -72,11 +88,20 @@ impl Storage {
         let whole = |rows: &[f32]| match self.weights {
             Weights::Int8 => Ok(store_int8(name, rows, outputs, inputs)),
             Weights::Float => Ok(store_float(name, rows, outputs, inputs)),
-            Weights::Int4 { group_inputs } => store_int4(name, rows, outputs, inputs, group_inputs, grid),
+            Weights::Int4 { group_inputs } => {
+                store_steps(name, rows, outputs, inputs, Steps::Int4, group_inputs, grid)
+            }
+            Weights::Int3 { group_inputs } => {
+                store_steps(name, rows, outputs, inputs, Steps::Int3, group_inputs, grid)
+            }
         };
         // Numbers and counts of columns have two bytes at most: a matrix so wide that they would need more stays whole.
         let numbered = |sparse: &Sparse| inputs.div_ceil(sparse.block.inputs()) <= usize::from(u16::MAX);
         let Some(Sparse { block, sparsity }) = self.sparse.filter(numbered) else { return whole(rows) };
+        if let (Weights::Int3 { .. }, Some(_)) = (self.weights, sparsity) {
+            let message = format!("`{name}`: int3 has no zero, so no blocks can be left out");
+            return Err(PackError::Options(message));
+        }
         let blocks = |rows: &[f32]| store_sparse(name, rows, outputs, inputs, block, self.weights, grid);
         if let Some(sparsity) = sparsity {
             let pruned = prune(rows, outputs, inputs, block, sparsity);
@@ -116,7 +141,7 @@ impl PackOptions {
     /// [`storage`](Self::storage) of the kernel of a convolution over the waveform.
     pub(crate) fn waveform_storage(&self, name: &str, used: &mut [bool]) -> Result<Storage, PackError> {
         let weights = match self.weights {
-            Weights::Int4 { .. } => Weights::Int8,
+            Weights::Int4 { .. } | Weights::Int3 { .. } => Weights::Int8,
             weights => weights,
         };
         self.overrides.storage(name, Storage { weights, sparse: None }, self.block(), used)

@@ -4,7 +4,7 @@
 //! [[matrix]]
 //! name = "encoder.layers.*.feed_forward.*"   # a name as in the checkpoint; `*` stands for anything
 //! weights = "int4"                           # as after --weights
-//! group = 64                                 # inputs that share a multiplier of int4, a multiple of 16 up to 65,536
+//! group = 64                                 # inputs that share a multiplier of int4 or int3, a multiple of 16 up to 65,536
 //! block = "4x4"                              # as after --block, or "none": kept whole
 //! sparsity = 0.5                             # as after --sparsity
 //! ```
@@ -98,8 +98,11 @@ impl Entry {
             result.weights = Weights::from_name(weights).ok_or_else(|| at_fault("weights", weights))?;
         }
         if let Some(group) = self.group {
-            let Weights::Int4 { group_inputs } = &mut result.weights else {
-                return Err(PackError::Options(format!("`{}`: only int4 has a `group`", self.name)));
+            let Some(group_inputs) = result.weights.group_inputs() else {
+                return Err(PackError::Options(format!(
+                    "`{}`: only int4 and int3 have a `group`",
+                    self.name
+                )));
             };
             if !is_group(group) {
                 return Err(at_fault("group", &group.to_string()));
@@ -194,10 +197,13 @@ mod tests {
             ("[[matrix]]\nname = \"a\"\nbits = 4\n", "unknown field `bits`"),
             ("[[matrices]]\nname = \"a\"\n", "unknown field `matrices`"),
             ("[[matrix]]\nweights = \"int8\"\n", "missing field `name`"),
-            ("[[matrix]]\nname = \"a\"\nweights = \"int3\"\n", "weights `int3` is unknown"),
+            ("[[matrix]]\nname = \"a\"\nweights = \"int2\"\n", "weights `int2` is unknown"),
             ("[[matrix]]\nname = \"a\"\ngroup = 24\n", "group `24` is unknown"),
             ("[[matrix]]\nname = \"a\"\ngroup = 65552\n", "group `65552` is unknown"),
-            ("[[matrix]]\nname = \"a\"\nweights = \"int8\"\ngroup = 32\n", "`a`: only int4 has a `group`"),
+            (
+                "[[matrix]]\nname = \"a\"\nweights = \"int8\"\ngroup = 32\n",
+                "`a`: only int4 and int3 have a `group`",
+            ),
             ("[[matrix]]\nname = \"a\"\nblock = \"8x8\"\n", "block `8x8` is unknown"),
             ("[[matrix]]\nname = \"a\"\nsparsity = 1.5\n", "sparsity `1.5` is unknown"),
             ("[[matrix]]\nname = \"a\"\nsparsity = nan\n", "sparsity `NaN` is unknown"),

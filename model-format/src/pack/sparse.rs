@@ -1,9 +1,9 @@
 //! Matrices in blocks, of which those of zeros are left out.
 
 use super::error::PackError;
-use super::int4::{Grid, quantize_int4};
-use super::lay_out::{StoredTensor, float_bytes, quantize_int8, store_float, stored};
+use super::lay_out::{StoredTensor, float_bytes, quantize_int8, store_float, store_steps, stored};
 use super::options::Weights;
+use super::steps::{Grid, Steps, quantize_steps};
 use crate::matrix::{OUTPUT_BLOCK, round_up};
 use crate::sparse::{BlockIndex, BlockShape};
 use crate::tensor::TensorKind;
@@ -57,7 +57,10 @@ pub(super) fn store_sparse(
     grid: Option<&Grid>,
 ) -> Result<StoredTensor, PackError> {
     let (kind, quantized, scales, group_inputs, error) = match weights {
-        // Floats have no blocks: they are kept whole, with their zeros.
+        // Int3 has no zeros, and floats have no blocks: both are kept whole.
+        Weights::Int3 { group_inputs } => {
+            return store_steps(name, rows, outputs, inputs, Steps::Int3, group_inputs, grid);
+        }
         Weights::Float => return Ok(store_float(name, rows, outputs, inputs)),
         Weights::Int8 => {
             let quantized = quantize_int8(rows, inputs);
@@ -66,7 +69,7 @@ pub(super) fn store_sparse(
             (TensorKind::SparseInt8, quantized.values, float_bytes(&scales), 0, quantized.relative_error)
         }
         Weights::Int4 { group_inputs } => {
-            let quantized = quantize_int4(name, rows, inputs, group_inputs, grid)?;
+            let quantized = quantize_steps(name, rows, inputs, Steps::Int4, group_inputs, grid)?;
             let (kind, group) = (TensorKind::SparseInt4, quantized.group_inputs);
             let scales = quantized.scale_bytes(kind);
             (kind, quantized.values, scales, group, quantized.relative_error)

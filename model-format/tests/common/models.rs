@@ -52,6 +52,11 @@ pub fn all() -> Vec<(&'static str, Vec<u8>)> {
         embedding: Weights::Int4 { group_inputs: None },
         ..PackOptions::default()
     };
+    let int3 = PackOptions {
+        weights: Weights::Int3 { group_inputs: Some(32) },
+        embedding: Weights::Int3 { group_inputs: None },
+        ..PackOptions::default()
+    };
     let blocks = |block, weights| {
         let sparse = Some(Sparse { block, sparsity: Some(0.5) });
         ("tiny-odd", PackOptions { weights, sparse, ..PackOptions::default() })
@@ -60,6 +65,7 @@ pub fn all() -> Vec<(&'static str, Vec<u8>)> {
         Sharing { groups: Groups { encoder: Some(2), decoder: Some(2) }, residual_rank: 4, diagonal: true };
     let variants = [
         ("tiny-odd-int4", ("tiny-odd", int4)),
+        ("tiny-odd-int3", ("tiny-odd", int3)),
         ("tiny-odd-16x4", blocks(BlockShape::Outputs16Inputs4, Weights::Int8)),
         ("tiny-odd-4x16-int4", blocks(BlockShape::Outputs4Inputs16, INT4)),
         ("tiny-odd-4x4", blocks(BlockShape::Outputs4Inputs4, Weights::Int8)),

@@ -40,7 +40,7 @@ buffers! {
         /// `[FRAMES or 2 FRAMES]`.
         row_scales: [f32; FRAMES, sizes.ctc_rows],
         /// A panel of an int4 matrix as int8.
-        room: [i8; sizes.int4_room(FRAMES * sizes.ctc_rows, sizes.encoder_width)],
+        room: [i8; sizes.room(FRAMES * sizes.ctc_rows, sizes.encoder_width)],
     }
 }
 

@@ -1,4 +1,4 @@
-//! Weights rounded to int4: one scale an output, a multiplier for each output and group of inputs.
+//! Weights rounded to int4 or int3: one scale an output, a multiplier for each output and group of inputs.
 
 use super::error::PackError;
 use super::lay_out::{RelativeError, largest};
@@ -13,6 +13,81 @@ use std::vec::Vec;
 const MOST: u8 = 15;
 /// How far, in steps, a weight may lie from the grid that it was trained on.
 const TOLERANCE: f32 = 1e-3;
+
+/// The whole numbers of steps that weights are stored as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Steps {
+    /// -8 to 7.
+    Int4,
+    /// The odd ones, -7 to 7: as many below zero as above.
+    Int3,
+}
+
+impl Steps {
+    /// The nearest to `steps`.
+    fn nearest(self, steps: f32) -> f32 {
+        match self {
+            Self::Int4 => steps.round_ties_even().clamp(-8.0, 7.0),
+            Self::Int3 => (2.0 * (steps / 2.0).floor() + 1.0).clamp(-7.0, 7.0),
+        }
+    }
+
+    /// A value as a multiple of `step`.
+    fn of(self, value: f32, step: f32) -> f32 {
+        self.nearest(if step > 0.0 { value / step } else { 0.0 })
+    }
+
+    fn squared_error(self, row: &[f32], step: f32) -> f32 {
+        row.iter().map(|&value| (self.of(value, step) * step - value).powi(2)).sum()
+    }
+
+    /// The step with the least squared error: the largest value is one to eight steps, or is clipped.
+    fn best_step(self, row: &[f32]) -> f32 {
+        let most = largest(row);
+        let counts = (1..=8u8).map(f32::from).chain((0..24).map(|more| 7.0 + 0.25 * more as f32));
+        let power: f32 = row.iter().map(|value| value.powi(2)).sum();
+        let mut best = (f32::INFINITY, 0.0);
+        for count in counts {
+            let error = self.squared_error(row, most / count);
+            // What is less by rounding alone is no better: on a grid the largest step counts.
+            if error < best.0 - 1e-9 * power || best.0 == f32::INFINITY {
+                best = (error, most / count);
+            }
+        }
+        best.1
+    }
+
+    /// The scale of a row, and the multipliers of its groups: the largest step that a group would take by itself is a whole
+    /// number of scales, the fewest with which the others are whole numbers too, or else 15.
+    fn fit(self, row: &[f32], group_inputs: usize) -> (f32, Vec<u8>) {
+        let steps: Vec<f32> = row.chunks(group_inputs).map(|group| self.best_step(group)).collect();
+        let most = largest(&steps);
+        let is_whole = |count: f32| (count - count.round()).abs() < TOLERANCE && count.round() >= 1.0;
+        let fits = |&count: &f32| steps.iter().all(|&step| step == 0.0 || is_whole(step * count / most));
+        let scale = most / (1..=MOST).map(f32::from).find(fits).unwrap_or(f32::from(MOST));
+        // As the file holds it: what is rounded here is made up for by the steps.
+        let scale = ShortScale::new(scale).to_f32();
+        let multipliers = row.chunks(group_inputs).zip(&steps).map(|(group, &step)| {
+            let near = if scale > 0.0 { step / scale } else { 1.0 };
+            self.best_multiplier(group, scale, near.round_ties_even().clamp(1.0, f32::from(MOST)) as u8)
+        });
+        (scale, multipliers.collect())
+    }
+
+    /// Of the multipliers from one below `near` to one above it the one with the least squared error.
+    fn best_multiplier(self, group: &[f32], scale: f32, near: u8) -> u8 {
+        let mut best = (f32::INFINITY, near);
+        for multiplier in
+            [near, near - 1, near + 1].into_iter().filter(|multiplier| (1..=MOST).contains(multiplier))
+        {
+            let error = self.squared_error(group, scale * f32::from(multiplier));
+            if error < best.0 {
+                best = (error, multiplier);
+            }
+        }
+        best.1
+    }
+}
 
 /// Scales and multipliers that training chose.
 pub(super) struct Grid {
@@ -53,11 +128,11 @@ impl Grid {
     }
 }
 
-/// Weights rounded to int4.
-pub(super) struct QuantizedInt4 {
+/// Rounded weights.
+pub(super) struct Quantized {
     /// Inputs that share a multiplier.
     pub(super) group_inputs: usize,
-    /// `[outputs][inputs]`, -8 to 7.
+    /// `[outputs][inputs]`, in steps.
     pub(super) values: Vec<i8>,
     /// `[outputs]`.
     scales: Vec<ShortScale>,
@@ -67,7 +142,7 @@ pub(super) struct QuantizedInt4 {
     pub(super) relative_error: f32,
 }
 
-impl QuantizedInt4 {
+impl Quantized {
     /// Scales and multipliers as a file holds them for a matrix of this kind, those of outputs that do not exist zero and one.
     pub(super) fn scale_bytes(&self, kind: TensorKind) -> Vec<u8> {
         let outputs = self.scales.len();
@@ -98,18 +173,19 @@ pub(super) fn group_of(inputs: usize, group_inputs: Option<usize>) -> usize {
     round_up(group_inputs.unwrap_or(inputs).max(1), INPUT_PAD).min(MOST_GROUP_INPUTS)
 }
 
-/// Symmetric int4 on the grid that training chose, or else on the one with little squared error. `rows` is
+/// Whole steps on the grid that training chose, or else on the one with little squared error. `rows` is
 /// `[outputs][inputs]`, of the tensor `name`.
 ///
 /// # Errors
 /// When a weight does not lie on the grid that training chose.
-pub(super) fn quantize_int4(
+pub(super) fn quantize_steps(
     name: &str,
     rows: &[f32],
     inputs: usize,
+    steps: Steps,
     group_inputs: Option<usize>,
     grid: Option<&Grid>,
-) -> Result<QuantizedInt4, PackError> {
+) -> Result<Quantized, PackError> {
     let group_inputs = grid.map_or_else(|| group_of(inputs, group_inputs), |grid| grid.group_inputs);
     let groups = inputs.div_ceil(group_inputs);
     let mut error = RelativeError::default();
@@ -118,15 +194,15 @@ pub(super) fn quantize_int4(
         let (scale, of_row) = match grid {
             Some(grid) => {
                 let of_row = &grid.multipliers[output * groups..(output + 1) * groups];
-                check_on_grid(name, output, row, grid, of_row)?;
+                check_on_grid(name, output, row, steps, grid, of_row)?;
                 (grid.scales[output], of_row.to_vec())
             }
-            None => fit(row, group_inputs),
+            None => steps.fit(row, group_inputs),
         };
         let stored = ShortScale::new(scale);
         for (group, &multiplier) in row.chunks(group_inputs).zip(&of_row) {
             for &value in group {
-                let quantized = nearest(value, scale * f32::from(multiplier));
+                let quantized = steps.of(value, scale * f32::from(multiplier));
                 values.push(quantized as i8);
                 error.add(quantized * f32::from(multiplier) * stored.to_f32(), value);
             }
@@ -134,22 +210,22 @@ pub(super) fn quantize_int4(
         scales.push(stored);
         multipliers.extend(of_row);
     }
-    Ok(QuantizedInt4 { group_inputs, values, scales, multipliers, relative_error: error.value() })
+    Ok(Quantized { group_inputs, values, scales, multipliers, relative_error: error.value() })
 }
 
 fn check_on_grid(
     name: &str,
     output: usize,
     row: &[f32],
+    steps: Steps,
     grid: &Grid,
     multipliers: &[u8],
 ) -> Result<(), PackError> {
     for (input, &value) in row.iter().enumerate() {
         let step = grid.scales[output] * f32::from(multipliers[input / grid.group_inputs]);
         let multiple = if value == 0.0 { 0.0 } else { value / step };
-        let nearest = multiple.round_ties_even();
         // Neither infinity nor NaN is near anything.
-        let is_near = (multiple - nearest).abs() <= TOLERANCE && (-8.0..=7.0).contains(&nearest);
+        let is_near = (multiple - steps.nearest(multiple)).abs() <= TOLERANCE;
         if !is_near {
             return Err(PackError::OffGrid { name: name.to_string(), output, input, value, multiple });
         }
@@ -157,67 +233,11 @@ fn check_on_grid(
     Ok(())
 }
 
-/// The scale of a row, and the multipliers of its groups: the largest step that a group would take by itself is a whole
-/// number of scales, the fewest with which the others are whole numbers too, or else 15.
-fn fit(row: &[f32], group_inputs: usize) -> (f32, Vec<u8>) {
-    let steps: Vec<f32> = row.chunks(group_inputs).map(best_step).collect();
-    let most = largest(&steps);
-    let is_whole = |count: f32| (count - count.round()).abs() < TOLERANCE && count.round() >= 1.0;
-    let fits = |&count: &f32| steps.iter().all(|&step| step == 0.0 || is_whole(step * count / most));
-    let scale = most / (1..=MOST).map(f32::from).find(fits).unwrap_or(f32::from(MOST));
-    // As the file holds it: what is rounded here is made up for by the steps.
-    let scale = ShortScale::new(scale).to_f32();
-    let multipliers = row.chunks(group_inputs).zip(&steps).map(|(group, &step)| {
-        let near = if scale > 0.0 { step / scale } else { 1.0 };
-        best_multiplier(group, scale, near.round_ties_even().clamp(1.0, f32::from(MOST)) as u8)
-    });
-    (scale, multipliers.collect())
-}
-
-/// Of the multipliers from one below `near` to one above it the one with the least squared error.
-fn best_multiplier(group: &[f32], scale: f32, near: u8) -> u8 {
-    let mut best = (f32::INFINITY, near);
-    for multiplier in
-        [near, near - 1, near + 1].into_iter().filter(|multiplier| (1..=MOST).contains(multiplier))
-    {
-        let error = squared_error(group, scale * f32::from(multiplier));
-        if error < best.0 {
-            best = (error, multiplier);
-        }
-    }
-    best.1
-}
-
-/// A value as a multiple of `step`, -8 to 7.
-fn nearest(value: f32, step: f32) -> f32 {
-    if step > 0.0 { (value / step).round_ties_even().clamp(-8.0, 7.0) } else { 0.0 }
-}
-
-fn squared_error(row: &[f32], step: f32) -> f32 {
-    row.iter().map(|&value| (nearest(value, step) * step - value).powi(2)).sum()
-}
-
-/// The step with the least squared error: the largest value is one to eight steps, or is clipped.
-fn best_step(row: &[f32]) -> f32 {
-    let most = largest(row);
-    let counts = (1..=8u8).map(f32::from).chain((0..24).map(|more| 7.0 + 0.25 * more as f32));
-    let power: f32 = row.iter().map(|value| value.powi(2)).sum();
-    let mut best = (f32::INFINITY, 0.0);
-    for count in counts {
-        let error = squared_error(row, most / count);
-        // What is less by rounding alone is no better: on a grid the largest step counts.
-        if error < best.0 - 1e-9 * power || best.0 == f32::INFINITY {
-            best = (error, most / count);
-        }
-    }
-    best.1
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::matrix::{Int4Matrix, Int4Scales};
-    use crate::pack::lay_out::{StoredTensor, store_int4};
+    use crate::pack::lay_out::{StoredTensor, store_steps};
     use zerocopy::FromBytes;
 
     /// The tensor as floats again.
@@ -239,7 +259,7 @@ mod tests {
     }
 
     fn store(rows: &[f32], outputs: usize, inputs: usize, group: Option<usize>) -> StoredTensor {
-        store_int4("w", rows, outputs, inputs, group, None).expect("it packs")
+        store_steps("w", rows, outputs, inputs, Steps::Int4, group, None).expect("it packs")
     }
 
     #[test]
@@ -253,6 +273,23 @@ mod tests {
                 assert_eq!(tensor.report.relative_error, 0.0);
                 assert_eq!(floats(&tensor), rows);
             }
+        }
+    }
+
+    #[test]
+    fn what_lies_between_goes_to_the_nearest_that_is_stored() {
+        for (steps, value, nearest) in [
+            (Steps::Int4, 0.4, 0.0),
+            (Steps::Int4, -8.7, -8.0),
+            (Steps::Int4, 9.0, 7.0),
+            (Steps::Int3, 0.4, 1.0),
+            (Steps::Int3, -0.4, -1.0),
+            (Steps::Int3, 1.9, 1.0),
+            (Steps::Int3, 2.1, 3.0),
+            (Steps::Int3, -9.0, -7.0),
+            (Steps::Int3, 30.0, 7.0),
+        ] {
+            assert_eq!(steps.nearest(value), nearest, "{steps:?} {value}");
         }
     }
 
@@ -291,7 +328,8 @@ mod tests {
         for (group, usual) in [(16, Some(16)), (32, Some(32)), (48, Some(32)), (96, None), (48, None)] {
             let (rows, scales, multipliers) = trained(outputs, inputs, group);
             let grid = Grid::new("w", inputs, usual, scales.clone(), &multipliers).expect("a grid");
-            let tensor = store_int4("w", &rows, outputs, inputs, usual, Some(&grid)).expect("it packs");
+            let tensor =
+                store_steps("w", &rows, outputs, inputs, Steps::Int4, usual, Some(&grid)).expect("it packs");
             assert_eq!(tensor.group_inputs, group);
             let stored = tensor.scales.as_chunks().0.iter().take(outputs);
             let stored: Vec<f32> = stored
@@ -311,10 +349,14 @@ mod tests {
         let grid = Grid::new("w", 64, Some(32), scales.clone(), &multipliers).expect("a grid");
         let step = scales[1] * multipliers[3];
         rows[64 + 40] = 2.001 * step;
-        assert!(quantize_int4("w", &rows, 64, None, Some(&grid)).is_ok(), "a thousandth of a step is near");
+        assert!(
+            quantize_steps("w", &rows, 64, Steps::Int4, None, Some(&grid)).is_ok(),
+            "a thousandth of a step is near"
+        );
         for multiple in [2.01, 7.99, -8.6] {
             rows[64 + 40] = multiple * step;
-            let error = quantize_int4("w.weight", &rows, 64, None, Some(&grid)).err().expect("refused");
+            let error =
+                quantize_steps("w.weight", &rows, 64, Steps::Int4, None, Some(&grid)).err().expect("refused");
             assert!(matches!(error, PackError::OffGrid { output: 1, input: 40, .. }), "{error}");
         }
         for (multipliers, scales, words) in [
