@@ -1,6 +1,6 @@
 //! How many instructions does a kernel execute? Run by `benchmarks/count_kernels.sh` under QEMU.
 //!
-//!     count_kernels INSTRUCTION_SET ROWS OUTPUTS INPUTS [int8|int4|int4-groups] [16x4|4x16|4x4 PERCENT]
+//!     count_kernels INSTRUCTION_SET ROWS OUTPUTS INPUTS [int8|int4|int4-groups|int3-groups] [16x4|4x16|4x4 PERCENT]
 //!     count_kernels INSTRUCTION_SET FRAMES CHANNELS TAPS fsmn
 //!
 //! int4 weights have one multiplier an output, or one for each output and 32 inputs. With a shape of blocks PERCENT of these are
@@ -15,7 +15,7 @@ use kinglet_kernels::{
     InstructionSet, KernelError, Kernels, QuantizedRows, Rows, TimeConvolution, time_ring,
 };
 use kinglet_model_format::{
-    BlockColumns, BlockIndex, BlockShape, FloatMatrix, Int4Matrix, Int4Scales, Int8Matrix, ShortScale,
+    BlockColumns, BlockIndex, BlockShape, FloatMatrix, Int3Matrix, Int4Matrix, Int4Scales, Int8Matrix, ShortScale,
     SparseInt4Matrix, SparseInt8Matrix,
 };
 
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!(
-        "usage: count_kernels INSTRUCTION_SET ROWS OUTPUTS INPUTS [int8|int4|int4-groups] [16x4|4x16|4x4 PERCENT]\n\
+        "usage: count_kernels INSTRUCTION_SET ROWS OUTPUTS INPUTS [int8|int4|int4-groups|int3-groups] [16x4|4x16|4x4 PERCENT]\n\
          or     count_kernels INSTRUCTION_SET FRAMES CHANNELS TAPS fsmn\n\
          with instructions that exist here, and outputs and inputs in multiples of 16"
     );
@@ -54,7 +54,7 @@ fn count(arguments: &[&str]) -> Option<()> {
     if kind == "fsmn" {
         return convolve(kernels, rows, outputs, inputs);
     }
-    if outputs % 16 + inputs % 16 > 0 || !["int8", "int4", "int4-groups"].contains(&kind) {
+    if outputs % 16 + inputs % 16 > 0 || !["int8", "int4", "int4-groups", "int3-groups"].contains(&kind) {
         return None;
     }
 
@@ -63,10 +63,10 @@ fn count(arguments: &[&str]) -> Option<()> {
     let packed: Vec<u8> = values.iter().map(|&value| value as u8).collect();
     let scales = vec![0.01; outputs];
     let bias = vec![0.5; outputs];
-    let group = if kind == "int4-groups" { 32 } else { inputs };
+    let group = if kind.ends_with("-groups") { 32 } else { inputs };
     let multipliers = vec![if kind == "int4" { 0x11 } else { 0x79 }; outputs / 2 * inputs.div_ceil(group)];
     let short_scales = vec![ShortScale::new(0.01); outputs];
-    let mut room = vec![0; Kernels::int4_room(rows, inputs)];
+    let mut room = vec![0; Kernels::int3_room(rows, inputs)];
 
     match rest.get(1..).unwrap_or(&[]) {
         [] if kind == "int8" => {
@@ -74,6 +74,14 @@ fn count(arguments: &[&str]) -> Option<()> {
             println!("{}", values.len() + 4 * outputs);
             run(kernels, rows, &source, outputs, |rows, out| {
                 kernels.matmul(rows, &weights, Some(&bias), out, outputs)
+            })
+        }
+        [] if kind == "int3-groups" => {
+            let scales = Int4Scales { group_inputs: group, scales: &short_scales, multipliers: &multipliers };
+            let weights = Int3Matrix::new(outputs, inputs, &packed[..outputs * inputs / 8 * 3], scales).ok()?;
+            println!("{}", outputs * inputs / 8 * 3 + 2 * outputs + multipliers.len());
+            run(kernels, rows, &source, outputs, |rows, out| {
+                kernels.matmul_int3(rows, &weights, Some(&bias), &mut room, out, outputs)
             })
         }
         [] => {

@@ -127,6 +127,7 @@ impl BenchKernels {
         let whole = Kind::Int4 { group: self.inputs.min(MOST_GROUP_INPUTS) };
         line("int4", None, &store.dense(whole)?)?;
         line("int4, groups 32", None, &store.dense(Kind::Int4 { group: 32 })?)?;
+        line("int3, groups 32", None, &store.dense(Kind::Int3 { group: 32 })?)?;
         for (name, kind) in [("int8", Kind::Int8), ("int4", whole)] {
             for shape in BlockShape::ALL {
                 for percent in SPARSITIES {

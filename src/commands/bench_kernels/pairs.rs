@@ -34,7 +34,7 @@ impl Pairs<'_> {
         let mut floats = vec![0.0; self.rows.rows() * weights.outputs() + LINE];
         let start = floats.as_ptr().align_offset(size_of::<f32>() * LINE).min(LINE);
         let out = floats.get_mut(start..).unwrap_or_default();
-        let mut room = vec![0; Kernels::int4_room(self.rows.rows(), self.rows.inputs())];
+        let mut room = vec![0; Kernels::int3_room(self.rows.rows(), self.rows.inputs())];
         let mut multiply = |weights: &Weights<'_>, products| {
             time(products, || weights.multiply(self.kernels, self.rows, &mut room, out))
         };

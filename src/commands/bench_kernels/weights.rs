@@ -2,7 +2,7 @@
 
 use kinglet_kernels::{KernelError, Kernels, QuantizedRows};
 use kinglet_model_format::{
-    BlockColumns, BlockIndex, BlockShape, Int4Matrix, Int4Scales, Int8Matrix, MatrixShapeError, ShortScale,
+    BlockColumns, BlockIndex, BlockShape, Int3Matrix, Int4Matrix, Int4Scales, Int8Matrix, MatrixShapeError, ShortScale,
     SparseInt4Matrix, SparseInt8Matrix,
 };
 
@@ -37,12 +37,17 @@ pub enum Kind {
     Int4 {
         group: usize,
     },
+    /// Likewise; there are none in blocks.
+    Int3 {
+        group: usize,
+    },
 }
 
 /// A matrix.
 pub enum Weights<'a> {
     Int8(Int8Matrix<'a>),
     Int4(Int4Matrix<'a>),
+    Int3(Int3Matrix<'a>),
     SparseInt8(SparseInt8Matrix<'a>),
     SparseInt4(SparseInt4Matrix<'a>),
 }
@@ -52,12 +57,13 @@ impl Weights<'_> {
         match self {
             Self::Int8(weights) => weights.outputs(),
             Self::Int4(weights) => weights.outputs(),
+            Self::Int3(weights) => weights.outputs(),
             Self::SparseInt8(weights) => weights.outputs(),
             Self::SparseInt4(weights) => weights.outputs(),
         }
     }
 
-    /// The product, its rows side by side in `out`; `room` as for [`Kernels::matmul_int4`].
+    /// The product, its rows side by side in `out`; `room` as for [`Kernels::matmul_int3`].
     pub fn multiply(
         &self,
         kernels: Kernels,
@@ -69,6 +75,7 @@ impl Weights<'_> {
         match self {
             Self::Int8(weights) => kernels.matmul(rows, weights, None, out, stride),
             Self::Int4(weights) => kernels.matmul_int4(rows, weights, None, room, out, stride),
+            Self::Int3(weights) => kernels.matmul_int3(rows, weights, None, room, out, stride),
             Self::SparseInt8(weights) => kernels.matmul_sparse_int8(rows, weights, None, out, stride),
             Self::SparseInt4(weights) => kernels.matmul_sparse_int4(rows, weights, None, room, out, stride),
         }
@@ -129,6 +136,11 @@ impl Store {
                     self.int4_scales(group, &self.short_scales),
                 )?)
             }
+            Kind::Int3 { group } => {
+                let values = part(&self.packed, outputs * inputs / 8 * 3);
+                let scales = self.int4_scales(group, &self.short_scales);
+                Weights::Int3(Int3Matrix::new(outputs, inputs, values, scales)?)
+            }
         })
     }
 
@@ -155,6 +167,7 @@ impl Store {
                 let (values, scales) = (part(&self.packed, count / 2), self.int4_scales(group, &self.scales));
                 Weights::SparseInt4(SparseInt4Matrix::new(outputs, inputs, index, values, scales)?)
             }
+            Kind::Int3 { .. } => return Err(MatrixShapeError { outputs, inputs }),
         })
     }
 
