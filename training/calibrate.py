@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 """Stage 2: rounds and prunes a float checkpoint, matrix by matrix, on real inputs.
 
-  python training/calibrate.py training/config/small.toml                       # into training/out/small
+  python training/calibrate.py training/config/small.toml                       # into training/out/small-start
+  python training/calibrate.py training/config/en_int3.toml --only 'encoder.*'   # the others stay in floats
 
 The matrices are taken in the order in which audio reaches them; each is rounded for the inputs that the already rounded ones in front
 of it give, rounded as the runtime rounds them, towards the outputs that the float model gives. Audio: `prepare.py`'s cache, training folders only.
 """
 
 import argparse
+import fnmatch
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy
@@ -47,10 +50,18 @@ class Moments:
 class Calibrator:
     """Keeps the float model and the one that is being rounded side by side."""
 
-    def __init__(self, model: Moonshine, rounded: Student, rules: Rules, found: dict[str, gptq.Rounded]):
-        """`found`: matrices that were rounded before, and stay as they are."""
-        self.exact, self.rounded, self.rules, self.found = model, rounded, rules, found
+    def __init__(self, model: Moonshine, rounded: Student, rules: Rules, found: dict[str, gptq.Rounded], only: list[str]):
+        """`found`: matrices that were rounded before, and stay as they are; `only`: patterns of those that are rounded."""
+        self.exact, self.rounded, self.rules, self.found, self.only = model, rounded, rules, found, only
         self.results: dict[str, gptq.Rounded] = {}
+
+    def rounds(self, name: str) -> bool:
+        wanted = name in self.found or any(fnmatch.fnmatchcase(name, pattern) for pattern in self.only)
+        return wanted and self.rules.of(name).bits != 32
+
+    def lacks(self, names: Iterable[str]) -> bool:
+        """Whether one of them is yet to be rounded, for which speech is heard."""
+        return any(self.rounds(name) and name not in self.found for name in names)
 
     @torch.no_grad()
     def run(self, heard: list[list[Clip]], said: list[list[Clip]]) -> None:
@@ -59,6 +70,7 @@ class Calibrator:
         with tqdm(total=steps, unit="matrices") as self.bar:
             models, special = (self.exact, self.rounded), self.exact.config["tokens"]
             self.stack("encoder", [(pair,) for pair in self.frontend(heard)])
+            said = said if self.lacks(name for name, _ in self.rounded.matrices() if name.startswith("decoder")) else []
             self.tokens = [tokens_of(batch, special["begin"], special["end"]) for batch in said]
             with torch.autocast("cpu", torch.bfloat16, enabled=multiplies_bf16("cpu")):
                 encoded = [tuple(model.encoder(model.frontend(audio_of(batch))).float() for model in models) for batch in said]
@@ -71,10 +83,10 @@ class Calibrator:
     def frontend(self, heard: list[list[Clip]]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         for index, conv in enumerate(self.rounded.frontend.conv):
             name = f"frontend.conv.{index}.weight"
-            if self.rules.of(name).bits == 32:
+            if not self.rounds(name):
                 continue
             moments = Moments()
-            for batch in heard:
+            for batch in heard if self.lacks([name]) else []:
                 inputs = [[], []]
                 for into, model in zip(inputs, (self.rounded, self.exact)):
                     hook = model.frontend.conv[index].register_forward_pre_hook(lambda _, given, into=into: into.append(given[0]))
@@ -84,7 +96,8 @@ class Calibrator:
             flat = conv.weight.flatten(1)
             # The packer lays a kernel out tap by tap, so that is how groups of inputs lie.
             order = torch.arange(flat.shape[1]).view(conv.in_channels, -1).T.flatten()
-            moments.rounded, moments.crossed = moments.rounded[order][:, order], moments.crossed[order][:, order]
+            if self.lacks([name]):
+                moments.rounded, moments.crossed = moments.rounded[order][:, order], moments.crossed[order][:, order]
             result = self.solve(name, flat[:, order], moments)
             self.put(conv, name, result, result.weight[:, order.argsort()].view_as(conv.weight))
             self.bar.update()
@@ -103,8 +116,8 @@ class Calibrator:
             firsts = [names[0] for names in steps]
             exact = [self.inputs_of(blocks[0], firsts, 0, state) for state in states]
             for names in steps:
-                moments = Moments()
-                for number, state in enumerate(states):
+                moments, lacks = Moments(), self.lacks(f"{prefix}.{name}.weight" for name in names)
+                for number, state in enumerate(states if lacks else []):
                     seen = [self.inputs_of(blocks[1], names[:1], 1, state)[names[0]], exact[number].pop(names[0])]
                     if side == "decoder" and names[0] != "cross_attention.key":
                         seen = [x[self.tokens[number][1]] for x in seen]
@@ -112,7 +125,7 @@ class Calibrator:
                 for name in names:
                     linear = blocks[1].get_submodule(name)
                     tensor = f"{prefix}.{name}.weight"
-                    if self.rules.of(tensor).bits != 32:
+                    if self.rounds(tensor):
                         result = self.solve(tensor, linear.weight, moments)
                         self.put(linear, tensor, result, result.weight)
                 self.bar.update()
@@ -135,17 +148,18 @@ class Calibrator:
     def embedding(self, encoded: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Serves as output matrix too: rounded for the float model's last states, with enough damping for its use as input."""
         name = "decoder.embedding.weight"
-        if self.rules.of(name).bits == 32:
+        if not self.rounds(name):
             return
         moments, decoder = Moments(), self.exact.decoder
-        for (tokens, counts), (exact, _) in zip(self.tokens, encoded):
+        for (tokens, counts), (exact, _) in zip(self.tokens, encoded if self.lacks([name]) else []):
             x = decoder.embedding(tokens)
             for layer, cache in zip(decoder.layers, decoder.start(exact)):
                 x = layer(x, cache)
             moments.add(decoder.norm(x)[counts], decoder.norm(x)[counts])
-        moments.rounded += torch.eye(len(moments.rounded)) * moments.rounded.diagonal().mean()
-        weight = decoder.embedding.weight
-        result = self.found.get(name) or gptq.round_matrix(weight, moments.rounded, self.rules.of(name))
+        weight, result = decoder.embedding.weight, self.found.get(name)
+        if result is None:
+            moments.rounded += torch.eye(len(moments.rounded)) * moments.rounded.diagonal().mean()
+            result = gptq.round_matrix(weight, moments.rounded, self.rules.of(name))
         self.put(self.rounded.decoder.embedding, name, result, result.weight)
 
     def solve(self, name: str, weight: torch.Tensor, moments: Moments) -> gptq.Rounded:
@@ -188,6 +202,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="matrices that are rounded; the others stay as they are")
+    parser.add_argument("--floats", help="the checkpoint under training/out to start from, in place of the config's")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
 
@@ -195,7 +211,7 @@ def main() -> None:
     run = tomllib.loads(arguments.config.read_text(encoding="utf-8"))
     settings = run["calibrate"]
     teacher = HERE / "out" / run["teacher"]
-    tensors, config, vocabulary = read_checkpoint(HERE / "out" / run.get("floats", run["teacher"]))
+    tensors, config, vocabulary = read_checkpoint(HERE / "out" / (arguments.floats or run.get("floats", run["teacher"])))
     clips = [clip for name in settings["data"] for clip in load_clips(HERE / "out" / "data" / name, teacher)]
     clips, _ = keep_aside(clips, 20)
     seconds, seed = settings["seconds"], settings.get("seed", 1)
@@ -215,8 +231,11 @@ def main() -> None:
     for name, _ in rounded.matrices():
         scale, multipliers = (grids.get(name.removesuffix("weight") + kind) for kind in GRID)
         if scale is not None:
-            found[name] = gptq.on_grid(gptq.as_matrix(weights[name]), scale[:, None], multipliers, rules.of(name))
-    calibrator = Calibrator(exact, rounded, rules, found)
+            before = gptq.on_grid(gptq.as_matrix(weights[name]), scale[:, None], multipliers, rules.of(name))
+            # What was rounded to more bits than the rule says is rounded again.
+            if torch.equal(rules.of(name).nearest(before.steps), before.steps):
+                found[name] = before
+    calibrator = Calibrator(exact, rounded, rules, found, arguments.only)
     calibrator.run(batches(chosen, 60), batches(said, 60))
     state = {name: values.numpy() for name, values in calibrator.rounded.state_dict().items()}
     for name, result in calibrator.results.items():

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Stage 4b: the whole student in floats, its encoder too, on all the speech that one GPU can take in.
+"""Stage 4b: the whole student, its encoder too, on all the speech that one GPU can take in.
 
   python training/distil.py training/config/merged.toml --minutes 9      # starts, or goes on where it was stopped; into training/out/NAME at the end
+  python training/distil.py training/config/en_int3.toml --device cpu --minutes 12   # around what calibrate.py has rounded, which stays
 
 A step of train.py is thousands of small kernels that Python starts one by one, and its batches come from the processor. Here speech lies on the card, is put
 together and changed there, and a step - both models, gradients, optimizer, average - is one CUDA graph for each length of clip: ten times as many hours.
@@ -140,13 +141,21 @@ class Run(Kept):
         tensors, config, self.vocabulary = read_checkpoint(self.teacher_folder)
         self.teacher = Moonshine.from_checkpoint(tensors, config).to(device).requires_grad_(False)
         self.special = config["tokens"]
-        self.student = load_student(HERE / "out" / self.run["floats"], self.run)[0].to(device)
+        # What calibrate.py has rounded stays; what is in floats learns to make up for it.
+        self.student, self.grids = load_student(HERE / "out" / self.run.get("start", self.run["floats"]), self.run)
+        self.student.to(device)
         self.merged = int(numpy.prod([layer.merge for layer in self.student.encoder.layers]))
         self.average = {name: values.clone() for name, values in self.student.state_dict().items()}
         kinds: dict[str, list] = {kind: [] for kind in self.settings["rates"]}
         for name, parameter in self.student.named_parameters():
             side = "decoder" if name.startswith("decoder") else "encoder"
-            kinds["embedding" if "embedding" in name else "memory" if ".memory." in name else side].append(parameter)
+            kind = "embedding" if "embedding" in name else "memory" if ".memory." in name else side
+            if parameter.dim() == 1 and "vectors" in kinds:
+                kind = "vectors"
+            if kind in kinds and name.removesuffix("weight") + "scale" not in self.grids:
+                kinds[kind].append(parameter)
+            else:
+                parameter.requires_grad_(False)
         cuda = device.startswith("cuda")
         groups = [{"params": kinds[kind], "kind": kind, "lr": torch.zeros((), device=device)} for kind in kinds]
         self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=self.settings.get("decay", 0.0), fused=True, capturable=cuda)
@@ -417,8 +426,9 @@ class Run(Kept):
     def write(self, name: str) -> None:
         config = self.student.config | {"name": self.run["name"]}
         config["provenance"] = config.get("provenance", "") + " " + self.run.get("provenance", "")
-        write_checkpoint(HERE / "out" / name, {name: values.float().cpu().numpy() for name, values in self.average.items()}, config, self.vocabulary)
-        print(f"training/out/{name}: {sum(values.numel() for values in self.average.values()) / 1e6:.2f} M parameters")
+        tensors = {name: values.float().cpu().numpy() for name, values in (self.average | self.grids).items()}
+        write_checkpoint(HERE / "out" / name, tensors, config, self.vocabulary)
+        print(f"training/out/{name}: {sum(values.size for values in tensors.values()) / 1e6:.2f} M parameters")
 
 
 def main() -> None:

@@ -66,7 +66,7 @@ def search_scales(weight: torch.Tensor, importance: torch.Tensor, scheme: Scheme
 
 def as_stored(scales: torch.Tensor, scheme: Scheme) -> torch.Tensor:
     """As the file holds them."""
-    return short_scales(scales) if scheme.bits == 4 else scales.float()
+    return short_scales(scales) if scheme.bits in (3, 4) else scales.float()
 
 
 def short_scales(scales: torch.Tensor) -> torch.Tensor:
@@ -77,7 +77,7 @@ def short_scales(scales: torch.Tensor) -> torch.Tensor:
 
 
 def _nearest(weight: torch.Tensor, step: torch.Tensor, scheme: Scheme) -> torch.Tensor:
-    return (weight / step).round().clamp(scheme.lowest, scheme.highest) * step
+    return scheme.nearest(weight / step) * step
 
 
 def damp(moment: torch.Tensor) -> torch.Tensor:
@@ -178,14 +178,14 @@ def _columns(weight, step, mask, factor, scheme) -> tuple[torch.Tensor, torch.Te
     weight, mask, step = weight.T.clone(), mask.T.contiguous(), step[:, 0]
     steps, errors = torch.zeros_like(weight), torch.zeros_like(weight)
     for column, values in enumerate(weight):
-        stored = values if scheme.bits == 32 else (values / step).round().clamp(scheme.lowest, scheme.highest)
+        stored = values if scheme.bits == 32 else scheme.nearest(values / step)
         steps[column] = stored * mask[column]
         errors[column] = (values - steps[column] * step) / factor[column, column]
         weight[column + 1 :].addcmul_(factor[column, column + 1 :, None], errors[column], value=-1)
     return steps.T, errors.T
 
 
-def descend(weight: torch.Tensor, rounded: Rounded, damped: torch.Tensor, mask: torch.Tensor, scheme: Scheme, rounds: int = 3) -> None:
+def descend(weight: torch.Tensor, rounded: Rounded, damped: torch.Tensor, mask: torch.Tensor, scheme: Scheme, rounds: int = 10) -> None:
     """Takes each step anew with all the others as they are, a column at a time: the error of the outputs can only fall."""
     step = (spread(rounded.multipliers, rounded.group, weight.shape[1]) * rounded.scales).T.contiguous()
     steps, mask = rounded.steps.T.contiguous(), mask.T.contiguous()
@@ -193,7 +193,7 @@ def descend(weight: torch.Tensor, rounded: Rounded, damped: torch.Tensor, mask: 
     for _ in range(rounds):
         for column in range(len(steps)):
             wanted = steps[column] + pull[column] / damped[column, column] / step[column]
-            wanted = wanted.round().clamp(scheme.lowest, scheme.highest) * mask[column]
+            wanted = scheme.nearest(wanted) * mask[column]
             pull.addcmul_(damped[column, :, None], (wanted - steps[column]) * step[column], value=-1)
             steps[column] = wanted
     rounded.steps = steps.T.contiguous()

@@ -22,23 +22,23 @@ GRID = "scale", "multipliers"  # beside the `weight` of a matrix in a checkpoint
 
 
 class Round(torch.autograd.Function):
-    """`weight` `[outputs, groups, group]` to whole multiples of `scales` `[outputs, groups, 1]` within the bits."""
+    """`weight` `[outputs, groups, group]` to what `scheme` stores, in steps of `scales` `[outputs, groups, 1]`."""
 
     @staticmethod
-    def forward(context, weight, scales, lowest, highest):
+    def forward(context, weight, scales, scheme):
         context.save_for_backward(weight, scales)
-        context.limits = lowest, highest
-        return (weight / scales).round_().clamp_(lowest, highest).mul_(scales)
+        context.scheme = scheme
+        return scheme.nearest(weight / scales).mul_(scales)
 
     @staticmethod
     def backward(context, gradient):
         weight, scales = context.saved_tensors
-        lowest, highest = context.limits
-        exact = weight / scales
-        inside = (exact >= lowest - 0.5) & (exact <= highest + 0.5)
-        for_scales = ((exact.round().clamp_(lowest, highest) - exact * inside) * gradient).sum(-1, keepdim=True)
+        scheme, exact = context.scheme, weight / scales
+        half = 1 if scheme.bits == 3 else 0.5
+        inside = (exact >= scheme.lowest - half) & (exact <= scheme.highest + half)
+        for_scales = ((scheme.nearest(exact) - exact * inside) * gradient).sum(-1, keepdim=True)
         # As LSQ has it: a scale sums up the gradients of a whole group.
-        return gradient * inside, for_scales / (weight.shape[-1] * highest) ** 0.5, None, None
+        return gradient * inside, for_scales / (weight.shape[-1] * scheme.highest) ** 0.5, None
 
 
 class Rounded(nn.Module):
@@ -62,7 +62,7 @@ class Rounded(nn.Module):
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         matrix, group = as_matrix(weight), self.group(weight)
         groups = functional.pad(matrix, (0, -matrix.shape[1] % group)).unflatten(1, (-1, group))
-        flat = Round.apply(groups, self.steps()[..., None], self.scheme.lowest, self.scheme.highest).flatten(1)[:, : matrix.shape[1]]
+        flat = Round.apply(groups, self.steps()[..., None], self.scheme).flatten(1)[:, : matrix.shape[1]]
         if self.mask is not None:
             flat = flat * self.mask
         return as_weight(flat, weight.shape)
@@ -190,7 +190,7 @@ class Student(Moonshine):
 
     @torch.no_grad()
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The checkpoint: every tensor by its plain name, matrices rounded, and the grids of those in four bits."""
+        """The checkpoint: every tensor by its plain name, matrices rounded, and the grids of those in four bits or three."""
         result = {}
         for name, values in self.state_dict().items():
             if ".parametrizations." not in name:
@@ -199,7 +199,7 @@ class Student(Moonshine):
             prefix = name.removesuffix("weight")
             result[name] = module.weight
             rounding = module.parametrizations.weight[0] if parametrize.is_parametrized(module, "weight") else None
-            if isinstance(rounding, Rounded) and rounding.scheme.bits == 4:
+            if isinstance(rounding, Rounded) and rounding.scheme.bits in (3, 4):
                 result |= dict(zip((prefix + kind for kind in GRID), (rounding.scales.clamp(min=1e-9), rounding.multipliers)))
         return {name: values.detach().float().cpu() for name, values in result.items()}
 
@@ -226,8 +226,8 @@ def student_config(config: dict, run: dict) -> dict:
 
 
 def multiplies_bf16(device: str) -> bool:
-    """Whether matrices are multiplied faster in bf16. Processors without tiles for it take up to nine times as long as in f32."""
-    return not device.startswith("cpu") or torch.cpu._is_amx_tile_supported()
+    """Whether matrices are multiplied faster in bf16. Processors without instructions for it take up to nine times as long as in f32."""
+    return not device.startswith("cpu") or torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 def whole_blocks(mask: torch.Tensor, scheme: Scheme) -> torch.Tensor:

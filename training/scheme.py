@@ -2,14 +2,16 @@
 
     [[weights]]
     match = "decoder.layers.*_attention.*"   # shell pattern over tensor names; "*" also crosses dots
-    bits = 8                                 # 8, 4, or 32 (left in floats); one scale an output
-    group = 32                               # with 4 bits: inputs that share a multiplier of the scale; 0: no multipliers
+    bits = 8                                 # 8, 4, 3, or 32 (left in floats); one scale an output
+    group = 32                               # with 4 or 3 bits: inputs that share a multiplier of the scale; 0: no multipliers
     sparsity = 0.25                          # share of blocks that are zero
     block = [16, 4]                          # outputs, inputs
 """
 
 import fnmatch
 from dataclasses import dataclass
+
+import torch
 
 
 @dataclass(frozen=True)
@@ -21,11 +23,16 @@ class Scheme:
 
     @property
     def lowest(self) -> int:
-        return -(1 << (self.bits - 1))
+        return -7 if self.bits == 3 else -(1 << (self.bits - 1))
 
     @property
     def highest(self) -> int:
-        return (1 << (self.bits - 1)) - 1
+        return 7 if self.bits == 3 else (1 << (self.bits - 1)) - 1
+
+    def nearest(self, steps: torch.Tensor) -> torch.Tensor:
+        """Of what is stored, in steps. Three bits are the odd numbers of four: as many below zero as above, and none lost to zero."""
+        whole = 2 * (steps / 2).floor() + 1 if self.bits == 3 else steps.round()
+        return whole.clamp(self.lowest, self.highest)
 
     @property
     def most(self) -> int:
@@ -39,8 +46,10 @@ class Rules:
         for entry in entries:
             values = {key: tuple(value) if key == "block" else value for key, value in entry.items() if key != "match"}
             scheme = Scheme(**values)
-            if scheme.bits not in (4, 8, 32) or scheme.group % 16 or scheme.group and scheme.bits != 4:
-                raise SystemExit(f"rule {entry}: bits are 4, 8 or 32, a group (of 4 bits) is a multiple of 16")
+            if scheme.bits not in (3, 4, 8, 32) or scheme.group % 16 or scheme.group and scheme.bits not in (3, 4):
+                raise SystemExit(f"rule {entry}: bits are 3, 4, 8 or 32, a group (of 3 or 4 bits) is a multiple of 16")
+            if scheme.bits == 3 and scheme.sparsity:
+                raise SystemExit(f"rule {entry}: three bits know no zero, so no blocks of it")
             self.entries.append((entry["match"], scheme))
 
     def names(self, name: str) -> bool:
