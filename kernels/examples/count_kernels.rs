@@ -15,8 +15,8 @@ use kinglet_kernels::{
     InstructionSet, KernelError, Kernels, QuantizedRows, Rows, TimeConvolution, time_ring,
 };
 use kinglet_model_format::{
-    BlockColumns, BlockIndex, BlockShape, FloatMatrix, Int3Matrix, Int4Matrix, Int4Scales, Int8Matrix, ShortScale,
-    SparseInt4Matrix, SparseInt8Matrix,
+    BlockColumns, BlockIndex, BlockShape, FloatMatrix, Int3Matrix, Int4Matrix, Int4Scales, Int8Matrix,
+    ShortScale, SparseInt4Matrix, SparseInt8Matrix,
 };
 
 /// Instructions without effect, which the counter reads as the start and the end of a region.
@@ -78,7 +78,8 @@ fn count(arguments: &[&str]) -> Option<()> {
         }
         [] if kind == "int3-groups" => {
             let scales = Int4Scales { group_inputs: group, scales: &short_scales, multipliers: &multipliers };
-            let weights = Int3Matrix::new(outputs, inputs, &packed[..outputs * inputs / 8 * 3], scales).ok()?;
+            let weights =
+                Int3Matrix::new(outputs, inputs, &packed[..outputs * inputs / 8 * 3], scales).ok()?;
             println!("{}", outputs * inputs / 8 * 3 + 2 * outputs + multipliers.len());
             run(kernels, rows, &source, outputs, |rows, out| {
                 kernels.matmul_int3(rows, &weights, Some(&bias), &mut room, out, outputs)

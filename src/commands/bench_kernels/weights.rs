@@ -2,8 +2,8 @@
 
 use kinglet_kernels::{KernelError, Kernels, QuantizedRows};
 use kinglet_model_format::{
-    BlockColumns, BlockIndex, BlockShape, Int3Matrix, Int4Matrix, Int4Scales, Int8Matrix, MatrixShapeError, ShortScale,
-    SparseInt4Matrix, SparseInt8Matrix,
+    BlockColumns, BlockIndex, BlockShape, Int3Matrix, Int4Matrix, Int4Scales, Int8Matrix, MatrixShapeError,
+    ShortScale, SparseInt4Matrix, SparseInt8Matrix,
 };
 
 /// Bytes in a line of the cache: weights begin with one, as they do in a model file.
