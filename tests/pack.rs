@@ -52,7 +52,11 @@ fn options_that_cannot_be_followed_are_named() {
     for (text, cause) in [
         ("[[matrix]]\nname = \"encoder.*\"\nbits = 3\n", "unknown field `bits`"),
         ("[[matrix]]\nname = \"encodr.*\"\nweights = \"int4\"\n", "no matrix is called `encodr.*`"),
-        ("[[matrix]]\nname = \"encoder.*\"\nweights = \"int3\"\n", "`int3` is unknown"),
+        ("[[matrix]]\nname = \"encoder.*\"\nweights = \"int2\"\n", "`int2` is unknown"),
+        (
+            "[[matrix]]\nname = \"encoder.*\"\nweights = \"int3\"\nsparsity = 0.5\n",
+            "int3 has no zero, so no blocks can be left out",
+        ),
     ] {
         let config = folder.write("options.toml", text.as_bytes());
         let (_, _, err) = pack(&folder, &["--config", &config], 2);
