@@ -1,4 +1,4 @@
-//! Int8 rows times int8 or int4 weights, dense or in blocks, to floats.
+//! Int8 rows times int8, int4 or int3 weights, dense or in blocks, to floats.
 
 use kinglet_model_format::{
     INPUT_PAD, Int3Matrix, Int4Matrix, Int8Matrix, OUTPUT_BLOCK, SparseInt4Matrix, SparseInt8Matrix, round_up,
@@ -165,6 +165,7 @@ impl Kernels {
         Ok(())
     }
 
+    /// Checks that `room` has as many bytes as are `needed`.
     fn check_room(needed: usize, room: &[i8]) -> Result<(), KernelError> {
         let given = room.len();
         if given < needed { Err(KernelError::TooShort { name: "room", needed, given }) } else { Ok(()) }

@@ -31,6 +31,23 @@ pub struct MatrixShapeError {
     pub inputs: usize,
 }
 
+/// Weights of a dense matrix with padding.
+///
+/// # Errors
+/// When a dimension is zero or there are more than can be counted.
+fn padded_count(outputs: usize, inputs: usize) -> Result<usize, MatrixShapeError> {
+    let padded_inputs = inputs.checked_next_multiple_of(INPUT_PAD);
+    let padded = outputs.checked_next_multiple_of(OUTPUT_BLOCK).zip(padded_inputs);
+    let count = padded.and_then(|(outputs, inputs)| outputs.checked_mul(inputs));
+    count.filter(|&count| count > 0).ok_or(MatrixShapeError { outputs, inputs })
+}
+
+/// The weight of a byte that belongs to the `block`th of a row's blocks of inputs: its low half where that is even, else the high one.
+fn half(byte: u8, block: usize) -> i8 {
+    // Shifting the wanted half to the top and back extends its sign.
+    if block.is_multiple_of(2) { (byte << 4) as i8 >> 4 } else { byte as i8 >> 4 }
+}
+
 /// Dense int8 weights `[outputs, inputs]` with one scale an output.
 ///
 /// Invariants, relied on by unsafe code in the kernels:
@@ -55,18 +72,11 @@ impl<'a> Int8Matrix<'a> {
         values: &'a [i8],
         scales: &'a [f32],
     ) -> Result<Self, MatrixShapeError> {
-        let matrix = Self { outputs, inputs, values, scales };
-        let shape_error = MatrixShapeError { outputs, inputs };
-        if outputs == 0 || inputs == 0 {
-            return Err(shape_error);
+        // Where there is a count, the outputs can be padded.
+        if values.len() != padded_count(outputs, inputs)? || scales.len() != round_up(outputs, OUTPUT_BLOCK) {
+            return Err(MatrixShapeError { outputs, inputs });
         }
-        let padded_outputs = outputs.checked_next_multiple_of(OUTPUT_BLOCK).ok_or(shape_error)?;
-        let padded_inputs = inputs.checked_next_multiple_of(INPUT_PAD).ok_or(shape_error)?;
-        let count = padded_outputs.checked_mul(padded_inputs).ok_or(shape_error)?;
-        if values.len() != count || scales.len() != padded_outputs {
-            return Err(shape_error);
-        }
-        Ok(matrix)
+        Ok(Self { outputs, inputs, values, scales })
     }
 
     /// Outputs.
@@ -268,15 +278,8 @@ impl<'a> Int4Matrix<'a> {
         values: &'a [u8],
         scales: Int4Scales<'a>,
     ) -> Result<Self, MatrixShapeError> {
-        let shape_error = MatrixShapeError { outputs, inputs };
-        if outputs == 0 || inputs == 0 {
-            return Err(shape_error);
-        }
-        let padded_outputs = outputs.checked_next_multiple_of(OUTPUT_BLOCK).ok_or(shape_error)?;
-        let padded_inputs = inputs.checked_next_multiple_of(INPUT_PAD).ok_or(shape_error)?;
-        let count = padded_outputs.checked_mul(padded_inputs).ok_or(shape_error)?;
-        if values.len() != count / 2 {
-            return Err(shape_error);
+        if values.len() != padded_count(outputs, inputs)? / 2 {
+            return Err(MatrixShapeError { outputs, inputs });
         }
         scales.check(outputs, inputs)?;
         Ok(Self { outputs, inputs, values, scales })
@@ -327,9 +330,7 @@ impl<'a> Int4Matrix<'a> {
             return 0;
         }
         let byte = self.values.get(index).copied().unwrap_or(0);
-        // Shifting the wanted half to the top and back extends its sign.
-        let value = if block % 2 == 0 { (byte << 4) as i8 >> 4 } else { byte as i8 >> 4 };
-        value * self.scales.multiplier(self.groups(), output, input)
+        half(byte, block) * self.scales.multiplier(self.groups(), output, input)
     }
 }
 
@@ -364,15 +365,8 @@ impl<'a> Int3Matrix<'a> {
         values: &'a [u8],
         scales: Int4Scales<'a>,
     ) -> Result<Self, MatrixShapeError> {
-        let shape_error = MatrixShapeError { outputs, inputs };
-        if outputs == 0 || inputs == 0 {
-            return Err(shape_error);
-        }
-        let padded_outputs = outputs.checked_next_multiple_of(OUTPUT_BLOCK).ok_or(shape_error)?;
-        let padded_inputs = inputs.checked_next_multiple_of(INPUT_PAD).ok_or(shape_error)?;
-        let count = padded_outputs.checked_mul(padded_inputs).ok_or(shape_error)?;
-        if values.len() != count / 8 * 3 {
-            return Err(shape_error);
+        if values.len() != padded_count(outputs, inputs)? / 8 * 3 {
+            return Err(MatrixShapeError { outputs, inputs });
         }
         scales.check(outputs, inputs)?;
         Ok(Self { outputs, inputs, values, scales })
@@ -393,6 +387,11 @@ impl<'a> Int3Matrix<'a> {
         round_up(self.inputs, INPUT_PAD)
     }
 
+    /// Groups of inputs, the last perhaps smaller.
+    pub fn groups(&self) -> usize {
+        self.inputs.div_ceil(self.scales.group_inputs)
+    }
+
     /// Panels of 16 outputs, the last perhaps smaller.
     pub fn panels(&self) -> usize {
         self.outputs.div_ceil(OUTPUT_BLOCK)
@@ -405,7 +404,7 @@ impl<'a> Int3Matrix<'a> {
     where
         'a: 'r,
     {
-        let (inputs, groups) = (self.padded_inputs(), self.inputs.div_ceil(self.scales.group_inputs));
+        let (inputs, groups) = (self.padded_inputs(), self.groups());
         let panels = first..first + count;
         let of_panels = |bytes: usize| panels.start * bytes..panels.end * bytes;
         let packed = self.values.get(of_panels(OUTPUT_BLOCK * inputs / 8 * 3))?;
@@ -422,26 +421,21 @@ impl<'a> Int3Matrix<'a> {
         Int4Matrix::new(outputs, self.inputs, values, scales).ok()
     }
 
-    /// The weights of `output` times their multipliers, as [`Int4Matrix::weight`] gives them one by one, and their scale; nothing where there is no such output.
-    pub fn row(&self, output: usize) -> Option<(impl Iterator<Item = i8>, ShortScale)> {
-        let (panel, lane, scales) = (output / OUTPUT_BLOCK, output % OUTPUT_BLOCK, self.scales);
-        let (groups, bytes) =
-            (self.inputs.div_ceil(scales.group_inputs), OUTPUT_BLOCK * self.padded_inputs() / 8 * 3);
-        let scale = *scales.scales.get(output).filter(|_| output < self.outputs)?;
-        let pairs = self.values.get(panel * bytes..(panel + 1) * bytes)?.as_chunks().0;
-        let weights = pairs.iter().enumerate().flat_map(move |(pair, packed)| {
-            let mut wide = [0; Self::WIDE_PAIR];
-            widen_pair(packed, &mut wide);
-            let of_lane = move |element: usize| {
-                wide.get(lane * INPUT_BLOCK + element % INPUT_BLOCK).copied().unwrap_or(0)
-            };
-            (0..2 * INPUT_BLOCK).map(move |element| {
-                let byte = of_lane(element);
-                let value = if element < INPUT_BLOCK { (byte << 4) as i8 >> 4 } else { byte as i8 >> 4 };
-                value * scales.multiplier(groups, output, pair * 2 * INPUT_BLOCK + element)
-            })
-        });
-        Some((weights.take(self.inputs), scale))
+    /// What values are multiplied by.
+    pub fn scales(&self) -> Int4Scales<'a> {
+        self.scales
+    }
+
+    /// As [`Int4Matrix::weight`], -105 to 105.
+    pub fn weight(&self, output: usize, input: usize) -> i8 {
+        let (block_row, lane) = (output / OUTPUT_BLOCK, output % OUTPUT_BLOCK);
+        let (block, element) = (input / INPUT_BLOCK, input % INPUT_BLOCK);
+        let pairs = self.padded_inputs() / (2 * INPUT_BLOCK);
+        let packed = self.values.as_chunks().0.get(block_row * pairs + block / 2);
+        let Some(packed) = packed.filter(|_| block / 2 < pairs) else { return 0 };
+        let mut wide = [0; Self::WIDE_PAIR];
+        widen_pair(packed, &mut wide);
+        half(wide[lane * INPUT_BLOCK + element], block) * self.scales.multiplier(self.groups(), output, input)
     }
 }
 

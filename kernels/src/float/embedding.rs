@@ -1,7 +1,7 @@
-//! Rows of int8 and int4 matrices as floats.
+//! Rows of int8, int4 and int3 matrices as floats.
 
 use kinglet_model_format::{
-    BlockIndex, INPUT_BLOCK, Int3Matrix, Int4Matrix, Int8Matrix, OUTPUT_BLOCK, SparseInt4Matrix,
+    BlockIndex, INPUT_BLOCK, Int3Matrix, Int4Matrix, Int4Scales, Int8Matrix, OUTPUT_BLOCK, SparseInt4Matrix,
     SparseInt8Matrix,
 };
 
@@ -37,15 +37,9 @@ pub fn dequantize_int4_row(
     output: usize,
     out: &mut [f32],
 ) -> Result<(), KernelError> {
-    KernelError::check_range("output", output, 0, matrix.outputs() - 1)?;
-    let needed = matrix.inputs();
-    let given = out.len();
-    let out = out.get_mut(..needed).ok_or(KernelError::TooShort { name: "out", needed, given })?;
-    let scale = matrix.scales().scales.get(output).map_or(0.0, |scale| scale.to_f32());
-    for (input, value) in out.iter_mut().enumerate() {
-        *value = f32::from(matrix.weight(output, input)) * scale;
-    }
-    Ok(())
+    fill_grouped_row(matrix.scales(), [matrix.outputs(), matrix.inputs()], output, out, |input| {
+        matrix.weight(output, input)
+    })
 }
 
 /// [`dequantize_row`] of an int3 matrix.
@@ -57,13 +51,25 @@ pub fn dequantize_int3_row(
     output: usize,
     out: &mut [f32],
 ) -> Result<(), KernelError> {
-    KernelError::check_range("output", output, 0, matrix.outputs() - 1)?;
-    let (needed, given) = (matrix.inputs(), out.len());
-    let out = out.get_mut(..needed).ok_or(KernelError::TooShort { name: "out", needed, given })?;
-    if let Some((weights, scale)) = matrix.row(output) {
-        for (value, weight) in out.iter_mut().zip(weights) {
-            *value = f32::from(weight) * scale.to_f32();
-        }
+    fill_grouped_row(matrix.scales(), [matrix.outputs(), matrix.inputs()], output, out, |input| {
+        matrix.weight(output, input)
+    })
+}
+
+/// Writes the row of `output`, each `weight` of an input times the scale.
+fn fill_grouped_row(
+    scales: Int4Scales<'_>,
+    [outputs, inputs]: [usize; 2],
+    output: usize,
+    out: &mut [f32],
+    weight: impl Fn(usize) -> i8,
+) -> Result<(), KernelError> {
+    KernelError::check_range("output", output, 0, outputs - 1)?;
+    let given = out.len();
+    let out = out.get_mut(..inputs).ok_or(KernelError::TooShort { name: "out", needed: inputs, given })?;
+    let scale = scales.scales.get(output).map_or(0.0, |scale| scale.to_f32());
+    for (input, value) in out.iter_mut().enumerate() {
+        *value = f32::from(weight(input)) * scale;
     }
     Ok(())
 }

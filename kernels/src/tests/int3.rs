@@ -126,15 +126,7 @@ fn a_weight_is_an_odd_number_times_its_multiplier() {
     case.packed[15] |= 0x10;
     let weights = case.weights();
     let found: Vec<_> = (0..16)
-        .flat_map(|output| {
-            weights
-                .row(output)
-                .unwrap()
-                .0
-                .enumerate()
-                .map(move |(input, weight)| (output, input, weight))
-                .collect::<Vec<_>>()
-        })
+        .flat_map(|output| (0..16).map(move |input| (output, input, weights.weight(output, input))))
         .filter(|&(_, _, weight)| weight != 1)
         .collect();
     assert_eq!(found, [(2, 5, -1), (12, 0, 7), (15, 7, -7)]);
