@@ -13,8 +13,8 @@ fn every_kind_of_weights_has_a_time() {
     assert!(out.contains("rows x 48 outputs x 64 inputs"), "{out}");
     let (products, convolutions) = out.split_once("convolution").expect("two tables");
     let times: Vec<f64> = products.lines().filter_map(|line| number_before(line, " x  ")).collect();
-    // Dense int8, int4 twice, int3, then 2 kinds in 3 shapes at 4 sparsities; for many rows and for one.
-    assert_eq!(times.len(), 2 * (4 + 2 * 3 * 4), "{out}");
+    // Dense int8, int4 twice, int3 twice, then 2 kinds in 3 shapes at 4 sparsities; for many rows and for one.
+    assert_eq!(times.len(), 2 * (5 + 2 * 3 * 4), "{out}");
     assert!(times.iter().all(|&speed_up| speed_up > 0.0), "{out}");
     // Two tables of one product each: its pairs cannot differ by much more than the clock does.
     assert!((0.2..5.0).contains(&times[0]), "dense beside itself: {out}");

@@ -55,7 +55,7 @@ fn options_that_cannot_be_followed_are_named() {
         ("[[matrix]]\nname = \"encoder.*\"\nweights = \"int2\"\n", "`int2` is unknown"),
         (
             "[[matrix]]\nname = \"encoder.*\"\nweights = \"int3\"\nsparsity = 0.5\n",
-            "int3 has no zero, so no blocks can be left out",
+            "int3 and trellis know no blocks, so none can be left out",
         ),
     ] {
         let config = folder.write("options.toml", text.as_bytes());

@@ -1,6 +1,6 @@
 //! How many instructions does a kernel execute? Run by `benchmarks/count_kernels.sh` under QEMU.
 //!
-//!     count_kernels INSTRUCTION_SET ROWS OUTPUTS INPUTS [int8|int4|int4-groups|int3-groups] [16x4|4x16|4x4 PERCENT]
+//!     count_kernels INSTRUCTION_SET ROWS OUTPUTS INPUTS [int8|int4|int4-groups|int3-groups|trellis-groups] [16x4|4x16|4x4 PERCENT]
 //!     count_kernels INSTRUCTION_SET FRAMES CHANNELS TAPS fsmn
 //!
 //! int4 weights have one multiplier an output, or one for each output and 32 inputs. With a shape of blocks PERCENT of these are
@@ -15,8 +15,8 @@ use kinglet_kernels::{
     InstructionSet, KernelError, Kernels, QuantizedRows, Rows, TimeConvolution, time_ring,
 };
 use kinglet_model_format::{
-    BlockColumns, BlockIndex, BlockShape, FloatMatrix, Int3Matrix, Int4Matrix, Int4Scales, Int8Matrix,
-    ShortScale, SparseInt4Matrix, SparseInt8Matrix,
+    BlockColumns, BlockIndex, BlockShape, FloatMatrix, Int3Coding, Int3Matrix, Int4Matrix, Int4Scales,
+    Int8Matrix, ShortScale, SparseInt4Matrix, SparseInt8Matrix,
 };
 
 /// Instructions without effect, which the counter reads as the start and the end of a region.
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!(
-        "usage: count_kernels INSTRUCTION_SET ROWS OUTPUTS INPUTS [int8|int4|int4-groups|int3-groups] [16x4|4x16|4x4 PERCENT]\n\
+        "usage: count_kernels INSTRUCTION_SET ROWS OUTPUTS INPUTS [int8|int4|int4-groups|int3-groups|trellis-groups] [16x4|4x16|4x4 PERCENT]\n\
          or     count_kernels INSTRUCTION_SET FRAMES CHANNELS TAPS fsmn\n\
          with instructions that exist here, and outputs and inputs in multiples of 16"
     );
@@ -54,7 +54,9 @@ fn count(arguments: &[&str]) -> Option<()> {
     if kind == "fsmn" {
         return convolve(kernels, rows, outputs, inputs);
     }
-    if outputs % 16 + inputs % 16 > 0 || !["int8", "int4", "int4-groups", "int3-groups"].contains(&kind) {
+    if outputs % 16 + inputs % 16 > 0
+        || !["int8", "int4", "int4-groups", "int3-groups", "trellis-groups"].contains(&kind)
+    {
         return None;
     }
 
@@ -76,10 +78,11 @@ fn count(arguments: &[&str]) -> Option<()> {
                 kernels.matmul(rows, &weights, Some(&bias), out, outputs)
             })
         }
-        [] if kind == "int3-groups" => {
+        [] if kind == "int3-groups" || kind == "trellis-groups" => {
+            let coding = if kind == "int3-groups" { Int3Coding::Odd } else { Int3Coding::Trellis };
             let scales = Int4Scales { group_inputs: group, scales: &short_scales, multipliers: &multipliers };
             let weights =
-                Int3Matrix::new(outputs, inputs, &packed[..outputs * inputs / 8 * 3], scales).ok()?;
+                Int3Matrix::new(outputs, inputs, coding, &packed[..outputs * inputs / 8 * 3], scales).ok()?;
             println!("{}", outputs * inputs / 8 * 3 + 2 * outputs + multipliers.len());
             run(kernels, rows, &source, outputs, |rows, out| {
                 kernels.matmul_int3(rows, &weights, Some(&bias), &mut room, out, outputs)

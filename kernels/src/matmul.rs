@@ -111,9 +111,11 @@ impl Kernels {
         let (panels, at_once) = (weights.panels(), wide_bytes(inputs) / panel_bytes(inputs));
         let (wide, room) = room.split_at_mut(wide_bytes(inputs));
         for panel in (0..panels).step_by(at_once) {
-            let first = panel * OUTPUT_BLOCK;
-            // There are such panels, and `wide` is long enough for them.
-            let Some(weights) = weights.widen(panel, at_once.min(panels - panel), wide) else { break };
+            let (first, count) = (panel * OUTPUT_BLOCK, at_once.min(panels - panel));
+            let wide = &mut wide[..count * panel_bytes(inputs)];
+            arch::widen_int3(self, weights, panel, wide);
+            // There are such panels, and these are their values.
+            let Some(weights) = weights.as_int4(panel, count, wide) else { break };
             let (bias, out) = (bias.map(|bias| &bias[first..]), &mut out[first..]);
             arch::matmul_int4(self, Matmul { rows, weights: &weights, bias, out, out_stride }, room);
         }

@@ -13,6 +13,7 @@ use crate::{InstructionSet, KernelError, Kernels, QuantizedRows};
 #[cfg(all(unix, not(miri)))]
 mod guard_pages;
 mod int3;
+mod trellis;
 mod int4;
 mod sparse;
 

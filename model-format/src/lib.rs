@@ -36,6 +36,7 @@ mod residual;
 mod block;
 mod decoder_block;
 mod text;
+pub mod trellis;
 mod model;
 #[cfg(feature = "pack")]
 pub mod pack;
@@ -50,8 +51,9 @@ pub use error::{FormatError, Rule};
 pub use filter_bank::{FILTER_BANK_TRANSFORM, FilterBank, FilterBankConfig, Window};
 pub use layer::{Layer, LayerKind, LayerTable, Part, Role, Slot};
 pub use matrix::{
-    FloatMatrix, INPUT_BLOCK, INPUT_PAD, Int3Matrix, Int4Matrix, Int4Scales, Int8Matrix, MOST_GROUP_INPUTS,
-    Matrix, MatrixShapeError, OUTPUT_BLOCK, ShortScale, round_up,
+    FloatMatrix, INPUT_BLOCK, INPUT_PAD, Int3Block, Int3Coding, Int3Matrix, Int4Matrix, Int4Scales,
+    Int8Matrix, MOST_GROUP_INPUTS, Matrix, MatrixShapeError, OUTPUT_BLOCK, ShortScale, WideBlock, round_up,
+    widen_odd,
 };
 pub use memory::Memory;
 pub use model::{Model, Verify};

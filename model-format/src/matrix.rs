@@ -6,6 +6,7 @@
 //! operand is then one aligned load, and a quarter of a block is a `SMULL` operand.
 
 use crate::sparse::{SparseInt4Matrix, SparseInt8Matrix};
+use crate::trellis::{self, LANES, SYMBOLS};
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -334,10 +335,29 @@ impl<'a> Int4Matrix<'a> {
     }
 }
 
-/// Dense int3 weights `[outputs, inputs]`: the odd ones of int4, -7 to 7, with [`Int4Scales`].
-///
-/// What an [`Int4Matrix`] has in the 64 bytes of a pair of blocks, four vectors of 16 bytes, has here 48: of the halves of the first three vectors
-/// the lowest bit, which is always one, makes room for the fourth, see [`widen`](Self::widen).
+/// What the three bits of an [`Int3Matrix`] say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Int3Coding {
+    /// The odd numbers of int4, -7 to 7: little work for a product of one row.
+    ///
+    /// What an [`Int4Matrix`] has in the 64 bytes of a pair of blocks, four vectors of 16 bytes, has here 48: of the halves of the first three vectors
+    /// the lowest bit, which is always one, makes room for the fourth, see [`widen_odd`].
+    Odd,
+    /// Symbols, which with those before them name one of 64 [levels](trellis): less noise and more work, for products of many rows.
+    ///
+    /// Two symbols that follow each other, of outputs *o* and *o + 4*, are a pair of six bits, the earlier one on top. Byte *k* of each of three vectors belongs
+    /// to outputs *k / 4*, *k / 4 + 4* and so on of 16, and to inputs *k % 4* and *k % 4 + 4* of 8. In the low six bits the first vector has the pair of
+    /// the first two outputs and the first input, the second that of the other two outputs, the third that of the first two and the other
+    /// input; the fourth pair lies in the top two bits, the lowest in the first vector.
+    Trellis,
+}
+
+/// 16 outputs x 8 inputs of an [`Int3Matrix`].
+pub type Int3Block = [u8; 48];
+/// The same as int4.
+pub type WideBlock = [i8; 64];
+
+/// Dense int3 weights `[outputs, inputs]`, with [`Int4Scales`], `[padded outputs / 16][padded inputs / 8]` of [`Int3Block`].
 ///
 /// Invariants: `values().len() == padded_outputs() * padded_inputs() / 8 * 3`, those of [`Int4Scales`] for this shape; neither
 /// dimension is zero.
@@ -345,16 +365,12 @@ impl<'a> Int4Matrix<'a> {
 pub struct Int3Matrix<'a> {
     outputs: usize,
     inputs: usize,
+    coding: Int3Coding,
     values: &'a [u8],
     scales: Int4Scales<'a>,
 }
 
 impl<'a> Int3Matrix<'a> {
-    /// Bytes of a pair of blocks.
-    pub const PAIR: usize = 48;
-    /// Bytes of the same pair as int4.
-    pub const WIDE_PAIR: usize = 64;
-
     /// A view of packed `values` and their `scales`.
     ///
     /// # Errors
@@ -362,6 +378,7 @@ impl<'a> Int3Matrix<'a> {
     pub fn new(
         outputs: usize,
         inputs: usize,
+        coding: Int3Coding,
         values: &'a [u8],
         scales: Int4Scales<'a>,
     ) -> Result<Self, MatrixShapeError> {
@@ -369,7 +386,7 @@ impl<'a> Int3Matrix<'a> {
             return Err(MatrixShapeError { outputs, inputs });
         }
         scales.check(outputs, inputs)?;
-        Ok(Self { outputs, inputs, values, scales })
+        Ok(Self { outputs, inputs, coding, values, scales })
     }
 
     /// Outputs.
@@ -380,6 +397,11 @@ impl<'a> Int3Matrix<'a> {
     /// Inputs.
     pub fn inputs(&self) -> usize {
         self.inputs
+    }
+
+    /// What its bits say.
+    pub fn coding(&self) -> Int3Coding {
+        self.coding
     }
 
     /// Inputs with padding.
@@ -397,28 +419,27 @@ impl<'a> Int3Matrix<'a> {
         self.outputs.div_ceil(OUTPUT_BLOCK)
     }
 
-    /// `count` panels from the `first`th on as an int4 matrix, whose values are written to `room`: it must have as many bytes as these
-    /// need, 8 for each panel and padded input. Nothing where it has fewer, or there are no such panels.
-    #[inline]
-    pub fn widen<'r>(&self, first: usize, count: usize, room: &'r mut [i8]) -> Option<Int4Matrix<'r>>
+    /// The blocks of one panel, 8 inputs each; none where there is no such panel.
+    pub fn panel(&self, panel: usize) -> &'a [Int3Block] {
+        let blocks = self.padded_inputs() / (2 * INPUT_BLOCK);
+        let all = self.values.as_chunks().0;
+        panel.checked_mul(blocks).and_then(|first| all.get(first..first.checked_add(blocks)?)).unwrap_or(&[])
+    }
+
+    /// `count` panels from the `first`th on as an int4 matrix of these `values`, which are those of the panels. Nothing where there are
+    /// no such panels or `values` are not as many as they need.
+    pub fn as_int4<'r>(&self, first: usize, count: usize, values: &'r [i8]) -> Option<Int4Matrix<'r>>
     where
         'a: 'r,
     {
-        let (inputs, groups) = (self.padded_inputs(), self.groups());
-        let panels = first..first + count;
-        let of_panels = |bytes: usize| panels.start * bytes..panels.end * bytes;
-        let packed = self.values.get(of_panels(OUTPUT_BLOCK * inputs / 8 * 3))?;
-        let values = room.get_mut(..count * OUTPUT_BLOCK / 2 * inputs)?.as_mut_bytes();
-        for (wide, packed) in values.as_chunks_mut().0.iter_mut().zip(packed.as_chunks().0) {
-            widen_pair(packed, wide);
-        }
-        let outputs = self.outputs.min(panels.end * OUTPUT_BLOCK).checked_sub(panels.start * OUTPUT_BLOCK)?;
+        let of_panels = |each: usize| first * each..(first + count) * each;
+        let outputs = self.outputs.min((first + count) * OUTPUT_BLOCK).checked_sub(first * OUTPUT_BLOCK)?;
         let scales = Int4Scales {
             group_inputs: self.scales.group_inputs,
             scales: self.scales.scales.get(of_panels(OUTPUT_BLOCK))?,
-            multipliers: self.scales.multipliers.get(of_panels(OUTPUT_BLOCK / 2 * groups))?,
+            multipliers: self.scales.multipliers.get(of_panels(OUTPUT_BLOCK / 2 * self.groups()))?,
         };
-        Int4Matrix::new(outputs, self.inputs, values, scales).ok()
+        Int4Matrix::new(outputs, self.inputs, values.as_bytes(), scales).ok()
     }
 
     /// What values are multiplied by.
@@ -426,29 +447,54 @@ impl<'a> Int3Matrix<'a> {
         self.scales
     }
 
-    /// As [`Int4Matrix::weight`], -105 to 105.
+    /// As [`Int4Matrix::weight`].
     pub fn weight(&self, output: usize, input: usize) -> i8 {
-        let (block_row, lane) = (output / OUTPUT_BLOCK, output % OUTPUT_BLOCK);
-        let (block, element) = (input / INPUT_BLOCK, input % INPUT_BLOCK);
-        let pairs = self.padded_inputs() / (2 * INPUT_BLOCK);
-        let packed = self.values.as_chunks().0.get(block_row * pairs + block / 2);
-        let Some(packed) = packed.filter(|_| block / 2 < pairs) else { return 0 };
-        let mut wide = [0; Self::WIDE_PAIR];
-        widen_pair(packed, &mut wide);
-        half(wide[lane * INPUT_BLOCK + element], block) * self.scales.multiplier(self.groups(), output, input)
+        let value = match self.coding {
+            Int3Coding::Odd => self.odd(output, input),
+            Int3Coding::Trellis => self.level(output, input),
+        };
+        value * self.scales.multiplier(self.groups(), output, input)
+    }
+
+    /// Zero outside the padded matrix.
+    fn odd(&self, output: usize, input: usize) -> i8 {
+        let Some(block) = self.panel(output / OUTPUT_BLOCK).get(input / (2 * INPUT_BLOCK)) else { return 0 };
+        let mut wide = [0; 64];
+        widen_odd(block, &mut wide);
+        let place = output % OUTPUT_BLOCK * INPUT_BLOCK + input % INPUT_BLOCK;
+        half(wide[place] as u8, input / INPUT_BLOCK)
+    }
+
+    fn level(&self, output: usize, input: usize) -> i8 {
+        let symbol =
+            |steps: usize| output.checked_sub(LANES * steps).map_or(0, |output| self.symbol(output, input));
+        trellis::level(symbol(0) | symbol(1) << 3, symbol(2) | symbol(3) << 3)
+    }
+
+    /// 0 to 7; zero outside the padded matrix.
+    fn symbol(&self, output: usize, input: usize) -> u8 {
+        let Some(block) = self.panel(output / OUTPUT_BLOCK).get(input / (2 * INPUT_BLOCK)) else { return 0 };
+        let byte = output % LANES * INPUT_BLOCK + input % INPUT_BLOCK;
+        let vectors = [block[byte], block[16 + byte], block[32 + byte]];
+        let step = output % OUTPUT_BLOCK / LANES;
+        let pair = match input / INPUT_BLOCK % 2 * 2 + step / 2 {
+            3 => vectors[0] >> 6 | vectors[1] >> 6 << 2 | vectors[2] >> 6 << 4,
+            vector => vectors[vector],
+        };
+        (if step.is_multiple_of(2) { pair >> 3 } else { pair }) % SYMBOLS
     }
 }
 
-/// 16 outputs x 8 inputs of int3 weights as int4 ones. Compilers make vectors of it.
+/// A block of odd numbers as int4. Compilers make vectors of it.
 #[inline(always)]
-fn widen_pair(packed: &[u8; Int3Matrix::PAIR], wide: &mut [u8; Int3Matrix::WIDE_PAIR]) {
+pub fn widen_odd(block: &Int3Block, wide: &mut WideBlock) {
     const LOWEST: u8 = 0x11;
     for byte in 0..16 {
-        let [a, b, c] = [packed[byte], packed[16 + byte], packed[32 + byte]];
-        wide[byte] = a | LOWEST;
-        wide[16 + byte] = b | LOWEST;
-        wide[32 + byte] = c | LOWEST;
-        wide[48 + byte] = (a & LOWEST) << 3 | (b & LOWEST) << 2 | (c & LOWEST) << 1 | LOWEST;
+        let [a, b, c] = [block[byte], block[16 + byte], block[32 + byte]];
+        wide[byte] = (a | LOWEST) as i8;
+        wide[16 + byte] = (b | LOWEST) as i8;
+        wide[32 + byte] = (c | LOWEST) as i8;
+        wide[48 + byte] = ((a & LOWEST) << 3 | (b & LOWEST) << 2 | (c & LOWEST) << 1 | LOWEST) as i8;
     }
 }
 

@@ -3,8 +3,8 @@
 use crate::error::Rule;
 use crate::fields::{Fields, StringTable};
 use crate::matrix::{
-    FloatMatrix, INPUT_PAD, Int3Matrix, Int4Matrix, Int4Scales, Int8Matrix, Matrix, OUTPUT_BLOCK, ShortScale,
-    is_group, multiplier_bytes, round_up,
+    FloatMatrix, INPUT_PAD, Int3Coding, Int3Matrix, Int4Matrix, Int4Scales, Int8Matrix, Matrix, OUTPUT_BLOCK,
+    ShortScale, is_group, multiplier_bytes, round_up,
 };
 use crate::section::ALIGNMENT;
 use crate::sparse::{BlockColumns, BlockIndex, BlockShape, IndexError, SparseInt4Matrix, SparseInt8Matrix};
@@ -34,12 +34,14 @@ pub enum TensorKind {
     SparseInt8,
     /// Block-sparse int4 matrix, one f32 scale an output, multipliers for groups of inputs.
     SparseInt4,
-    /// int3 matrix in pairs of blocks, scales and multipliers as of int4.
+    /// int3 matrix in pairs of blocks, the odd numbers, scales and multipliers as of int4.
     Int3,
+    /// The same with symbols that name levels.
+    Trellis,
 }
 
 impl TensorKind {
-    pub(crate) const ALL: [TensorKind; 8] = [
+    pub(crate) const ALL: [TensorKind; 9] = [
         Self::Vector,
         Self::HalfVector,
         Self::Float,
@@ -48,11 +50,21 @@ impl TensorKind {
         Self::SparseInt8,
         Self::SparseInt4,
         Self::Int3,
+        Self::Trellis,
     ];
 
     /// Whether groups of inputs have multipliers.
     pub fn has_groups(self) -> bool {
-        matches!(self, Self::Int4 | Self::Int3 | Self::SparseInt4)
+        matches!(self, Self::Int4 | Self::Int3 | Self::Trellis | Self::SparseInt4)
+    }
+
+    /// What three bits say, where weights have three.
+    pub fn int3_coding(self) -> Option<Int3Coding> {
+        match self {
+            Self::Int3 => Some(Int3Coding::Odd),
+            Self::Trellis => Some(Int3Coding::Trellis),
+            _ => None,
+        }
     }
 
     /// Whether only some blocks of the matrix are stored.
@@ -77,6 +89,7 @@ impl fmt::Display for TensorKind {
             Self::SparseInt8 => "sparse int8",
             Self::SparseInt4 => "sparse int4",
             Self::Int3 => "int3",
+            Self::Trellis => "int3 trellis",
         })
     }
 }
@@ -144,10 +157,9 @@ impl<'a> Tensor<'a> {
                     .ok()
                     .map(Matrix::Int4)
             }
-            TensorKind::Int3 => {
-                Int3Matrix::new(outputs, inputs, self.values, self.int4_scales::<ShortScale>()?)
-                    .ok()
-                    .map(Matrix::Int3)
+            TensorKind::Int3 | TensorKind::Trellis => {
+                let (coding, scales) = (self.kind.int3_coding()?, self.int4_scales::<ShortScale>()?);
+                Int3Matrix::new(outputs, inputs, coding, self.values, scales).ok().map(Matrix::Int3)
             }
             TensorKind::SparseInt8 => {
                 let values = <[i8]>::ref_from_bytes(self.values).ok()?;
@@ -208,10 +220,10 @@ pub(crate) fn part_lengths(
         TensorKind::HalfVector => (outputs.checked_mul(2)?, 0),
         TensorKind::Float => (padded_outputs.checked_mul(inputs)?.checked_mul(4)?, 0),
         TensorKind::Int8 | TensorKind::SparseInt8 => (count, padded_outputs.checked_mul(4)?),
-        TensorKind::Int4 | TensorKind::Int3 | TensorKind::SparseInt4 => {
+        TensorKind::Int4 | TensorKind::Int3 | TensorKind::Trellis | TensorKind::SparseInt4 => {
             let multipliers = multiplier_bytes(padded_outputs, inputs, group)?;
             let scale = if kind.is_sparse() { size_of::<f32>() } else { size_of::<ShortScale>() };
-            let values = if kind == TensorKind::Int3 { count / 8 * 3 } else { count / 2 };
+            let values = if kind.int3_coding().is_some() { count / 8 * 3 } else { count / 2 };
             (values, padded_outputs.checked_mul(scale)?.checked_add(multipliers)?)
         }
     })
@@ -344,7 +356,7 @@ fn check_values(id: u32, tensor: &Tensor<'_>) -> Result<(), Rule> {
         TensorKind::Vector | TensorKind::Float => all_finite(tensor.values),
         TensorKind::HalfVector => all_finite_half(tensor.values),
         TensorKind::Int8 | TensorKind::SparseInt8 => all_finite(tensor.scales),
-        TensorKind::Int4 | TensorKind::Int3 => {
+        TensorKind::Int4 | TensorKind::Int3 | TensorKind::Trellis => {
             let scales = tensor.int4_scales::<ShortScale>().ok_or(Rule::TensorLength(id))?;
             check_multipliers(id, scales.multipliers)?;
             // Whatever the bits: a short scale is finite.

@@ -5,7 +5,8 @@ mod common;
 
 use common::{Victim, models};
 use kinglet_model_format::pack::{Checkpoint, PackError, PackOptions, Weights, pack_with};
-use kinglet_model_format::{Matrix, Model, ShortScale};
+use kinglet_model_format::trellis::{LANES, SYMBOLS, level};
+use kinglet_model_format::{Int3Coding, Matrix, Model, ShortScale};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -141,6 +142,60 @@ fn three_bits_are_the_odd_numbers() {
     let error =
         packed(int3, |tensors| put_on_grid(tensors, UP, 32, |input| input)).expect_err("refused").to_string();
     assert!(error.contains(&format!("`{UP}.weight` is not on its grid")), "{error}");
+}
+
+#[test]
+fn a_trellis_is_what_symbols_name() {
+    let trellis = Weights::Trellis { group_inputs: Some(32) };
+    // Symbols that come from nowhere in particular.
+    let level_of = |output: usize, input: usize| {
+        let symbol = |steps: usize| {
+            output
+                .checked_sub(LANES * steps)
+                .map_or(0, |output| (output * 13 + input * 7) as u8 / 3 % SYMBOLS)
+        };
+        level(symbol(0) | symbol(1) << 3, symbol(2) | symbol(3) << 3)
+    };
+    let named = |tensors: &mut Tensors| {
+        put_on_grid(tensors, UP, 32, |input| input);
+        let scales = tensors[&format!("{UP}.scale")].1.clone();
+        let multipliers = tensors[&format!("{UP}.multipliers")].1.clone();
+        let (shape, values) = tensors.get_mut(&format!("{UP}.weight")).expect("it is there");
+        let (inputs, groups) = (shape[1], shape[1].div_ceil(32));
+        for (index, value) in values.iter_mut().enumerate() {
+            let (output, input) = (index / inputs, index % inputs);
+            let step = scales[output] * multipliers[output * groups + input / 32];
+            *value = step * f32::from(level_of(output, input));
+        }
+    };
+    let file = packed(trellis, named).expect("it packs");
+    let victim = Victim::new(&file);
+    let model = Model::parse(victim.bytes()).expect("whole");
+    let name = format!("{UP}.weight");
+    let tensor = model.tensors().iter().find(|tensor| tensor.name == name).expect("it is there");
+    let Some(Matrix::Int3(matrix)) = tensor.matrix() else { panic!("{name} is no trellis") };
+    let (inputs, groups) = (matrix.inputs(), matrix.groups());
+    assert_eq!(matrix.coding(), Int3Coding::Trellis);
+    assert_eq!(
+        tensor.part_bytes()[0],
+        matrix.outputs().next_multiple_of(16) * inputs.next_multiple_of(16) * 3 / 8
+    );
+    for output in 0..matrix.outputs() {
+        assert_eq!(matrix.scales().scales[output], ShortScale::new(0.01 + 0.0007 * output as f32));
+        for input in 0..inputs {
+            let multiplier = ((output * groups + input / 32) * 7 % 15 + 1) as i8;
+            assert_eq!(
+                matrix.weight(output, input),
+                level_of(output, input) * multiplier,
+                "{output} {input}"
+            );
+        }
+    }
+    // Whole numbers that no symbols name one after the other.
+    let error = packed(trellis, |tensors| put_on_grid(tensors, UP, 32, |input| input))
+        .expect_err("refused")
+        .to_string();
+    assert!(error.contains(&format!("`{UP}.weight` is not what symbols of a trellis name")), "{error}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::sinusoids;
 use kinglet_kernels::{Kernels, attend_scratch, frame_cache_bytes, frame_scratch};
 use kinglet_model_format::{
     Activation, ActivationBits, ChunkConfig, Convolution, FilterBankConfig, FrontendKind, LayerKind, Matrix,
-    Model, TensorKind,
+    Model,
 };
 
 /// Frames that one step of the frontend makes.
@@ -130,7 +130,7 @@ pub(crate) struct Sizes {
     pub(crate) convolution_rows: usize,
     /// Whether a matrix is int4, or int3.
     pub(crate) has_int4: bool,
-    /// Whether one is int3.
+    /// Whether one is int3, of either coding.
     pub(crate) has_int3: bool,
     /// Longest piece of the vocabulary, in bytes.
     pub(crate) piece: usize,
@@ -207,7 +207,7 @@ impl Sizes {
             convolution_split: 0,
             convolution_rows: 1,
             has_int4: model.tensors().iter().any(|tensor| tensor.kind.has_groups()),
-            has_int3: model.tensors().iter().any(|tensor| tensor.kind == TensorKind::Int3),
+            has_int3: model.tensors().iter().any(|tensor| tensor.kind.int3_coding().is_some()),
             piece: model.vocabulary().longest(),
             ctc_beam: 0,
             ctc_rows: 0,

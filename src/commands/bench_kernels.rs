@@ -7,7 +7,7 @@ use std::io::{self, Write};
 
 use clap::Args;
 use kinglet_kernels::{InstructionSet, Kernels, Rows, TimeConvolution, time_ring};
-use kinglet_model_format::{BlockShape, FloatMatrix, MOST_GROUP_INPUTS, MatrixShapeError};
+use kinglet_model_format::{BlockShape, FloatMatrix, Int3Coding, MOST_GROUP_INPUTS, MatrixShapeError};
 
 use crate::failure::Failure;
 use crate::machine;
@@ -127,7 +127,10 @@ impl BenchKernels {
         let whole = Kind::Int4 { group: self.inputs.min(MOST_GROUP_INPUTS) };
         line("int4", None, &store.dense(whole)?)?;
         line("int4, groups 32", None, &store.dense(Kind::Int4 { group: 32 })?)?;
-        line("int3, groups 32", None, &store.dense(Kind::Int3 { group: 32 })?)?;
+        for (name, coding) in [("int3, groups 32", Int3Coding::Odd), ("trellis, groups", Int3Coding::Trellis)]
+        {
+            line(name, None, &store.dense(Kind::Int3 { coding, group: 32 })?)?;
+        }
         for (name, kind) in [("int8", Kind::Int8), ("int4", whole)] {
             for shape in BlockShape::ALL {
                 for percent in SPARSITIES {

@@ -76,6 +76,10 @@ enum Storage {
     Int3,
     /// Three eighths of a byte a weight, one scale an output and a multiplier, 1 to 15, for each 32 inputs of it
     Int3Groups,
+    /// As int3 with less noise, and more work for products of one row: for encoders that were calibrated for it
+    Trellis,
+    /// As trellis with a multiplier, 1 to 15, for each 32 inputs
+    TrellisGroups,
 }
 
 impl From<Storage> for Weights {
@@ -87,6 +91,8 @@ impl From<Storage> for Weights {
             Storage::Int4Groups => Self::Int4 { group_inputs: Some(32) },
             Storage::Int3 => Self::Int3 { group_inputs: None },
             Storage::Int3Groups => Self::Int3 { group_inputs: Some(32) },
+            Storage::Trellis => Self::Trellis { group_inputs: None },
+            Storage::TrellisGroups => Self::Trellis { group_inputs: Some(32) },
         }
     }
 }

@@ -20,7 +20,7 @@ use scalar as native;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as native;
 
-use kinglet_model_format::{Int4Matrix, SparseInt4Matrix, SparseInt8Matrix};
+use kinglet_model_format::{Int3Coding, Int3Matrix, Int4Matrix, SparseInt4Matrix, SparseInt8Matrix};
 
 use crate::matmul::Matmul;
 use crate::quantize::Quantization;
@@ -55,6 +55,15 @@ pub(crate) fn matmul_int4<'a>(kernels: Kernels, matmul: Matmul<'a, Int4Matrix<'a
     match kernels.instruction_set() {
         InstructionSet::Scalar => scalar::matmul_i4_block16x4(matmul),
         _ => native::dispatch_matmul_int4(kernels, matmul, room),
+    }
+}
+
+/// Panels of int3 weights from the `first`th on as those of int4, as many as there is room for.
+pub(crate) fn widen_int3(kernels: Kernels, weights: &Int3Matrix<'_>, first: usize, wide: &mut [i8]) {
+    match (weights.coding(), kernels.instruction_set()) {
+        (Int3Coding::Odd, _) => scalar::widen_odd_panels(weights, first, wide),
+        (Int3Coding::Trellis, InstructionSet::Scalar) => scalar::widen_trellis(weights, first, wide),
+        (Int3Coding::Trellis, _) => native::dispatch_widen_trellis(kernels, weights, first, wide),
     }
 }
 

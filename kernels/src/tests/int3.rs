@@ -1,6 +1,6 @@
 //! Int3 products: on every instruction set what the same weights give as int4.
 
-use kinglet_model_format::{Int3Matrix, Int4Scales, OUTPUT_BLOCK};
+use kinglet_model_format::{Int3Coding, Int3Matrix, Int4Scales, OUTPUT_BLOCK};
 
 use super::int4::Int4Case;
 use super::*;
@@ -35,7 +35,7 @@ impl Int3Case {
     fn weights(&self) -> Int3Matrix<'_> {
         let Int4Case { group, scales, multipliers, outputs, inputs, .. } = &self.int4;
         let scales = Int4Scales { group_inputs: *group, scales, multipliers };
-        Int3Matrix::new(*outputs, *inputs, &self.packed, scales).unwrap()
+        Int3Matrix::new(*outputs, *inputs, Int3Coding::Odd, &self.packed, scales).unwrap()
     }
 
     fn run(&self, kernels: Kernels) -> Vec<f32> {

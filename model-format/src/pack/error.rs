@@ -81,6 +81,22 @@ pub enum PackError {
         /// The value over scale and multiplier.
         multiple: f32,
     },
+    /// Weights for a trellis that no symbols name on the scale and multipliers beside them.
+    #[error(
+        "`{name}` is not what symbols of a trellis name: output {output}, input {input} is {value}, {multiple} times scale x multiplier; training/calibrate.py finds such weights, and so does packing without `.scale`"
+    )]
+    OffTrellis {
+        /// Name of the matrix.
+        name: String,
+        /// Output of the first such weight.
+        output: usize,
+        /// Its input, in the order in which groups are counted.
+        input: usize,
+        /// Its value.
+        value: f32,
+        /// The value over scale and multiplier.
+        multiple: f32,
+    },
     /// The checkpoint holds tensors that the config does not use.
     #[error("the checkpoint holds tensors that its config does not use: {}", .0.join(", "))]
     Unused(Vec<String>),

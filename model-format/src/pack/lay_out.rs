@@ -2,7 +2,7 @@
 
 use super::error::PackError;
 use super::steps::{Grid, Steps, quantize_steps};
-use crate::matrix::{INPUT_BLOCK, INPUT_PAD, Int3Matrix, OUTPUT_BLOCK, round_up};
+use crate::matrix::{INPUT_BLOCK, INPUT_PAD, OUTPUT_BLOCK, round_up};
 use crate::sparse::BlockShape;
 use crate::tensor::TensorKind;
 use std::string::String;
@@ -153,12 +153,12 @@ pub(super) fn store_steps(
     Ok(StoredTensor { group_inputs: quantized.group_inputs, ..tensor })
 }
 
-/// The inverse of what [`Int3Matrix::widen`] does: the fourth vector of each pair of blocks goes where the lowest bits of the others were.
+/// The inverse of [`widen_odd`](crate::widen_odd): the fourth vector of each pair of blocks goes where the lowest bits of the others were.
 fn narrow_pairs(wide: &[u8]) -> Vec<u8> {
-    let pairs = wide.as_chunks::<{ Int3Matrix::WIDE_PAIR }>().0.iter();
+    let pairs = wide.as_chunks::<64>().0.iter();
     pairs
         .flat_map(|pair| {
-            (0..Int3Matrix::PAIR).map(|place| {
+            (0..48).map(|place| {
                 let (vector, byte) = (place / 16, place % 16);
                 let bit = 3 - vector;
                 pair[place] & 0xee | (pair[48 + byte] >> bit & 0x11)

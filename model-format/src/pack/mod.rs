@@ -14,6 +14,8 @@ mod overrides;
 mod share;
 mod sparse;
 mod steps;
+mod trellis;
+mod trellis_path;
 mod writer;
 
 pub use checkpoint::Checkpoint;

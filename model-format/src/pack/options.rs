@@ -6,6 +6,7 @@ use super::overrides::Overrides;
 use super::share::Sharing;
 use super::sparse::{prune, store_sparse};
 use super::steps::{Grid, Steps};
+use super::trellis::store_trellis;
 use crate::layer::Role;
 use crate::sparse::BlockShape;
 use std::format;
@@ -28,13 +29,20 @@ pub enum Weights {
         /// As of int4.
         group_inputs: Option<usize>,
     },
+    /// As many bits, which together with those of other weights name one of 64 levels, see [`trellis`](crate::trellis): less noise than int3, more
+    /// work for a product of one row. Never in blocks.
+    Trellis {
+        /// As of int4.
+        group_inputs: Option<usize>,
+    },
 }
 
 impl Weights {
     /// Names of ways to store weights.
-    pub const NAMES: [&str; 6] = ["int8", "int4", "int4-groups", "int3", "int3-groups", "float"];
+    pub const NAMES: [&str; 8] =
+        ["int8", "int4", "int4-groups", "int3", "int3-groups", "trellis", "trellis-groups", "float"];
 
-    /// The way with this name: `int4` and `int3` have one scale an output, `int4-groups` and `int3-groups` also a multiplier for each 32 inputs of it.
+    /// The way with this name: `int4`, `int3` and `trellis` have one scale an output, with `-groups` also a multiplier for each 32 inputs of it.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
             "int8" => Some(Self::Int8),
@@ -42,6 +50,8 @@ impl Weights {
             "int4-groups" => Some(Self::Int4 { group_inputs: Some(32) }),
             "int3" => Some(Self::Int3 { group_inputs: None }),
             "int3-groups" => Some(Self::Int3 { group_inputs: Some(32) }),
+            "trellis" => Some(Self::Trellis { group_inputs: None }),
+            "trellis-groups" => Some(Self::Trellis { group_inputs: Some(32) }),
             "float" => Some(Self::Float),
             _ => None,
         }
@@ -50,7 +60,9 @@ impl Weights {
     /// Inputs that share a multiplier, where weights have such groups.
     pub(super) fn group_inputs(&mut self) -> Option<&mut Option<usize>> {
         match self {
-            Self::Int4 { group_inputs } | Self::Int3 { group_inputs } => Some(group_inputs),
+            Self::Int4 { group_inputs } | Self::Int3 { group_inputs } | Self::Trellis { group_inputs } => {
+                Some(group_inputs)
+            }
             Self::Int8 | Self::Float => None,
         }
     }
@@ -76,7 +88,7 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// `rows` is `[outputs][inputs]`; int4 and int3 weights lie on `grid` where there is one.
+    /// `rows` is `[outputs][inputs]`; int4, int3 and trellis weights lie on `grid` where there is one.
     pub(super) fn store(
         self,
         name: &str,
@@ -94,12 +106,15 @@ impl Storage {
             Weights::Int3 { group_inputs } => {
                 store_steps(name, rows, outputs, inputs, Steps::Int3, group_inputs, grid)
             }
+            Weights::Trellis { group_inputs } => {
+                store_trellis(name, rows, outputs, inputs, group_inputs, grid)
+            }
         };
         // Numbers and counts of columns have two bytes at most: a matrix so wide that they would need more stays whole.
         let numbered = |sparse: &Sparse| inputs.div_ceil(sparse.block.inputs()) <= usize::from(u16::MAX);
         let Some(Sparse { block, sparsity }) = self.sparse.filter(numbered) else { return whole(rows) };
-        if let (Weights::Int3 { .. }, Some(_)) = (self.weights, sparsity) {
-            let message = format!("`{name}`: int3 has no zero, so no blocks can be left out");
+        if let (Weights::Int3 { .. } | Weights::Trellis { .. }, Some(_)) = (self.weights, sparsity) {
+            let message = format!("`{name}`: int3 and trellis know no blocks, so none can be left out");
             return Err(PackError::Options(message));
         }
         let blocks = |rows: &[f32]| store_sparse(name, rows, outputs, inputs, block, self.weights, grid);
@@ -141,7 +156,7 @@ impl PackOptions {
     /// [`storage`](Self::storage) of the kernel of a convolution over the waveform.
     pub(crate) fn waveform_storage(&self, name: &str, used: &mut [bool]) -> Result<Storage, PackError> {
         let weights = match self.weights {
-            Weights::Int4 { .. } | Weights::Int3 { .. } => Weights::Int8,
+            Weights::Int4 { .. } | Weights::Int3 { .. } | Weights::Trellis { .. } => Weights::Int8,
             weights => weights,
         };
         self.overrides.storage(name, Storage { weights, sparse: None }, self.block(), used)

@@ -4,7 +4,7 @@
 //! [[matrix]]
 //! name = "encoder.layers.*.feed_forward.*"   # a name as in the checkpoint; `*` stands for anything
 //! weights = "int4"                           # as after --weights
-//! group = 64                                 # inputs that share a multiplier of int4 or int3, a multiple of 16 up to 65,536
+//! group = 64                                 # inputs that share a multiplier of int4, int3 or trellis, a multiple of 16 up to 65,536
 //! block = "4x4"                              # as after --block, or "none": kept whole
 //! sparsity = 0.5                             # as after --sparsity
 //! ```
@@ -100,7 +100,7 @@ impl Entry {
         if let Some(group) = self.group {
             let Some(group_inputs) = result.weights.group_inputs() else {
                 return Err(PackError::Options(format!(
-                    "`{}`: only int4 and int3 have a `group`",
+                    "`{}`: only int4, int3 and trellis have a `group`",
                     self.name
                 )));
             };
@@ -202,7 +202,7 @@ mod tests {
             ("[[matrix]]\nname = \"a\"\ngroup = 65552\n", "group `65552` is unknown"),
             (
                 "[[matrix]]\nname = \"a\"\nweights = \"int8\"\ngroup = 32\n",
-                "`a`: only int4 and int3 have a `group`",
+                "`a`: only int4, int3 and trellis have a `group`",
             ),
             ("[[matrix]]\nname = \"a\"\nblock = \"8x8\"\n", "block `8x8` is unknown"),
             ("[[matrix]]\nname = \"a\"\nsparsity = 1.5\n", "sparsity `1.5` is unknown"),

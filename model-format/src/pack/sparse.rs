@@ -4,6 +4,7 @@ use super::error::PackError;
 use super::lay_out::{StoredTensor, float_bytes, quantize_int8, store_float, store_steps, stored};
 use super::options::Weights;
 use super::steps::{Grid, Steps, quantize_steps};
+use super::trellis::store_trellis;
 use crate::matrix::{OUTPUT_BLOCK, round_up};
 use crate::sparse::{BlockIndex, BlockShape};
 use crate::tensor::TensorKind;
@@ -57,9 +58,12 @@ pub(super) fn store_sparse(
     grid: Option<&Grid>,
 ) -> Result<StoredTensor, PackError> {
     let (kind, quantized, scales, group_inputs, error) = match weights {
-        // Int3 has no zeros, and floats have no blocks: both are kept whole.
+        // None of these has blocks: they are kept whole.
         Weights::Int3 { group_inputs } => {
             return store_steps(name, rows, outputs, inputs, Steps::Int3, group_inputs, grid);
+        }
+        Weights::Trellis { group_inputs } => {
+            return store_trellis(name, rows, outputs, inputs, group_inputs, grid);
         }
         Weights::Float => return Ok(store_float(name, rows, outputs, inputs)),
         Weights::Int8 => {

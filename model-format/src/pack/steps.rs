@@ -10,9 +10,9 @@ use std::vec;
 use std::vec::Vec;
 
 /// The largest multiplier.
-const MOST: u8 = 15;
+pub(super) const MOST: u8 = 15;
 /// How far, in steps, a weight may lie from the grid that it was trained on.
-const TOLERANCE: f32 = 1e-3;
+pub(super) const TOLERANCE: f32 = 1e-3;
 
 /// The whole numbers of steps that weights are stored as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,11 +91,11 @@ impl Steps {
 
 /// Scales and multipliers that training chose.
 pub(super) struct Grid {
-    group_inputs: usize,
+    pub(super) group_inputs: usize,
     /// `[outputs]`.
-    scales: Vec<f32>,
+    pub(super) scales: Vec<f32>,
     /// `[outputs][groups]`.
-    multipliers: Vec<u8>,
+    pub(super) multipliers: Vec<u8>,
 }
 
 impl Grid {
@@ -135,9 +135,9 @@ pub(super) struct Quantized {
     /// `[outputs][inputs]`, in steps.
     pub(super) values: Vec<i8>,
     /// `[outputs]`.
-    scales: Vec<ShortScale>,
+    pub(super) scales: Vec<ShortScale>,
     /// `[outputs][groups]`, 1 to 15.
-    multipliers: Vec<u8>,
+    pub(super) multipliers: Vec<u8>,
     /// Root of the mean squared error over the root of the mean square.
     pub(super) relative_error: f32,
 }

@@ -53,7 +53,7 @@ pub fn all() -> Vec<(&'static str, Vec<u8>)> {
         ..PackOptions::default()
     };
     let int3 = PackOptions {
-        weights: Weights::Int3 { group_inputs: Some(32) },
+        weights: Weights::Trellis { group_inputs: Some(32) },
         embedding: Weights::Int3 { group_inputs: None },
         ..PackOptions::default()
     };

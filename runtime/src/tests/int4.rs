@@ -3,7 +3,7 @@
 use crate::project::{Input, Rounding, result_rows};
 use kinglet_kernels::{Kernels, Rows, dequantize_int3_row, dequantize_int4_row, dequantize_row};
 use kinglet_model_format::{
-    ActivationBits, Int3Matrix, Int4Matrix, Int4Scales, Int8Matrix, Linear, Matrix, ShortScale,
+    ActivationBits, Int3Coding, Int3Matrix, Int4Matrix, Int4Scales, Int8Matrix, Linear, Matrix, ShortScale,
 };
 use std::vec;
 use std::vec::Vec;
@@ -13,13 +13,12 @@ const INPUTS: usize = 24;
 const PADDED: usize = 32;
 const GROUP: usize = 16;
 
-/// The weights of `int4` as int8, in the order of the file.
-fn expanded(int4: &Int4Matrix<'_>) -> Vec<i8> {
+/// The weights of outputs and inputs as int8, in the order of the file.
+fn expanded(weight: impl Fn(usize, usize) -> i8) -> Vec<i8> {
     let mut values = Vec::new();
     for panel in 0..2 {
         for block in 0..PADDED / 4 {
-            let weight = |index: usize| int4.weight(16 * panel + index / 4, 4 * block + index % 4);
-            values.extend((0..64).map(weight));
+            values.extend((0..64).map(|index| weight(16 * panel + index / 4, 4 * block + index % 4)));
         }
     }
     values
@@ -30,7 +29,7 @@ fn int4_is_int8_with_few_bits() {
     let packed: Vec<u8> = (0..32 * PADDED / 2).map(|index| (index * 89 % 251) as u8).collect();
     with_scales(|scales| {
         let int4 = Int4Matrix::new(OUTPUTS, INPUTS, &packed, scales).expect("lengths fit");
-        check(Matrix::Int4(int4), &expanded(&int4), |output, row| {
+        check(Matrix::Int4(int4), &expanded(|output, input| int4.weight(output, input)), |output, row| {
             dequantize_int4_row(&int4, output, row).expect("room")
         });
     });
@@ -39,14 +38,16 @@ fn int4_is_int8_with_few_bits() {
 #[test]
 fn int3_is_int8_with_fewer() {
     let packed: Vec<u8> = (0..32 * PADDED * 3 / 8).map(|index| (index * 89 % 251) as u8).collect();
-    with_scales(|scales| {
-        let int3 = Int3Matrix::new(OUTPUTS, INPUTS, &packed, scales).expect("lengths fit");
-        let mut room = vec![0; 2 * 8 * PADDED];
-        let int4 = int3.widen(0, 2, &mut room).expect("room");
-        check(Matrix::Int3(int3), &expanded(&int4), |output, row| {
-            dequantize_int3_row(&int3, output, row).expect("room")
+    for coding in [Int3Coding::Odd, Int3Coding::Trellis] {
+        with_scales(|scales| {
+            let int3 = Int3Matrix::new(OUTPUTS, INPUTS, coding, &packed, scales).expect("lengths fit");
+            check(
+                Matrix::Int3(int3),
+                &expanded(|output, input| int3.weight(output, input)),
+                |output, row| dequantize_int3_row(&int3, output, row).expect("room"),
+            );
         });
-    });
+    }
 }
 
 fn with_scales(check: impl FnOnce(Int4Scales<'_>)) {

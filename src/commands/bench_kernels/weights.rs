@@ -2,8 +2,8 @@
 
 use kinglet_kernels::{KernelError, Kernels, QuantizedRows};
 use kinglet_model_format::{
-    BlockColumns, BlockIndex, BlockShape, Int3Matrix, Int4Matrix, Int4Scales, Int8Matrix, MatrixShapeError,
-    ShortScale, SparseInt4Matrix, SparseInt8Matrix,
+    BlockColumns, BlockIndex, BlockShape, Int3Coding, Int3Matrix, Int4Matrix, Int4Scales, Int8Matrix,
+    MatrixShapeError, ShortScale, SparseInt4Matrix, SparseInt8Matrix,
 };
 
 /// Bytes in a line of the cache: weights begin with one, as they do in a model file.
@@ -39,6 +39,7 @@ pub enum Kind {
     },
     /// Likewise; there are none in blocks.
     Int3 {
+        coding: Int3Coding,
         group: usize,
     },
 }
@@ -136,10 +137,10 @@ impl Store {
                     self.int4_scales(group, &self.short_scales),
                 )?)
             }
-            Kind::Int3 { group } => {
+            Kind::Int3 { coding, group } => {
                 let values = part(&self.packed, outputs * inputs / 8 * 3);
                 let scales = self.int4_scales(group, &self.short_scales);
-                Weights::Int3(Int3Matrix::new(outputs, inputs, values, scales)?)
+                Weights::Int3(Int3Matrix::new(outputs, inputs, coding, values, scales)?)
             }
         })
     }

@@ -17,11 +17,12 @@ mod matmul_i8_neon;
 mod quantize;
 #[cfg_attr(not(feature = "sparse"), path = "sparse_scalar.rs")]
 mod sparse;
+mod trellis;
 
 pub(crate) use detect::exists;
 pub(crate) use sparse::{dispatch_matmul_sparse_int4, dispatch_matmul_sparse_int8};
 
-use kinglet_model_format::Int4Matrix;
+use kinglet_model_format::{Int3Matrix, Int4Matrix};
 
 use crate::arch::scalar;
 use crate::matmul::Matmul;
@@ -40,6 +41,21 @@ pub(crate) fn dispatch_quantize_rows(kernels: Kernels, quantization: Quantizatio
             quantize::quantize_rows_neon(quantization)
         },
         _ => scalar::quantize_rows(quantization),
+    }
+}
+
+pub(crate) fn dispatch_widen_trellis(
+    kernels: Kernels,
+    weights: &Int3Matrix<'_>,
+    first: usize,
+    wide: &mut [i8],
+) {
+    match kernels.instruction_set() {
+        // SAFETY: `Kernels` proves that NEON exists.
+        InstructionSet::I8mm | InstructionSet::Dotprod | InstructionSet::Neon => unsafe {
+            trellis::widen_trellis(weights, first, wide);
+        },
+        _ => scalar::widen_trellis(weights, first, wide),
     }
 }
 

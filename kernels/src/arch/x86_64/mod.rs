@@ -7,8 +7,9 @@ mod matmul_i8_avx512vnni;
 mod matmul_sparse_avx2;
 mod quantize;
 mod sparse_avx512vnni;
+mod trellis;
 
-use kinglet_model_format::{Int4Matrix, OUTPUT_BLOCK, SparseInt4Matrix, SparseInt8Matrix};
+use kinglet_model_format::{Int3Matrix, Int4Matrix, OUTPUT_BLOCK, SparseInt4Matrix, SparseInt8Matrix};
 
 use crate::arch::scalar;
 use crate::matmul::Matmul;
@@ -46,6 +47,21 @@ pub(crate) fn dispatch_quantize_rows(kernels: Kernels, quantization: Quantizatio
         // SAFETY: as above.
         InstructionSet::Avx2 => unsafe { quantize::quantize_rows_avx2(quantization) },
         _ => scalar::quantize_rows(quantization),
+    }
+}
+
+pub(crate) fn dispatch_widen_trellis(
+    kernels: Kernels,
+    weights: &Int3Matrix<'_>,
+    first: usize,
+    wide: &mut [i8],
+) {
+    match kernels.instruction_set() {
+        // SAFETY: `Kernels` proves that AVX2 exists.
+        InstructionSet::Avx512Vnni | InstructionSet::Avx2 => unsafe {
+            trellis::widen_trellis(weights, first, wide);
+        },
+        _ => scalar::widen_trellis(weights, first, wide),
     }
 }
 
