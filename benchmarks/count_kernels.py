@@ -74,7 +74,7 @@ def product(rows):
 def dense():
     for rows in (128, 1):
         yield (product(rows), "int8", rows), lambda p, rows=rows: judged(a_mac(p, rows, "int8"), int8_goal(p, rows, 0))
-    for kind, factor in (("int4", INT4_FACTOR), ("int4-groups", None), ("int3-groups", None)):
+    for kind, factor in (("int4", INT4_FACTOR), ("int4-groups", None), ("int3-groups", None), ("trellis-groups", None)):
         for rows in (128, 1):
             yield (product(rows), kind, rows), lambda p, rows=rows, kind=kind, factor=factor: judged(
                 a_mac(p, rows, kind), factor and factor * a_mac(p, rows, "int8"))

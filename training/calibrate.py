@@ -5,7 +5,7 @@
   python training/calibrate.py training/config/en_int3.toml --only 'encoder.*'   # the others stay in floats
 
 The matrices are taken in the order in which audio reaches them; each is rounded for the inputs that the already rounded ones in front
-of it give, rounded as the runtime rounds them, towards the outputs that the float model gives. Audio: `prepare.py`'s cache, training folders only.
+of it give, rounded as the runtime rounds them, towards the outputs that the float model gives; or, `--apart`, for the float model's inputs. Audio: `prepare.py`'s cache, training folders only.
 """
 
 import argparse
@@ -50,9 +50,9 @@ class Moments:
 class Calibrator:
     """Keeps the float model and the one that is being rounded side by side."""
 
-    def __init__(self, model: Moonshine, rounded: Student, rules: Rules, found: dict[str, gptq.Rounded], only: list[str]):
-        """`found`: matrices that were rounded before, and stay as they are; `only`: patterns of those that are rounded."""
-        self.exact, self.rounded, self.rules, self.found, self.only = model, rounded, rules, found, only
+    def __init__(self, model: Moonshine, rounded: Student, rules: Rules, found: dict[str, gptq.Rounded], only: list[str], apart: bool):
+        """`found`: matrices that were rounded before, and stay as they are; `only`: patterns of those that are rounded; `apart`: each as if the others were not."""
+        self.exact, self.rounded, self.rules, self.found, self.only, self.apart = model, rounded, rules, found, only, apart
         self.results: dict[str, gptq.Rounded] = {}
 
     def rounds(self, name: str) -> bool:
@@ -92,7 +92,8 @@ class Calibrator:
                     hook = model.frontend.conv[index].register_forward_pre_hook(lambda _, given, into=into: into.append(given[0]))
                     model.frontend(audio_of(batch))
                     hook.remove()
-                moments.add(*(windows(x[0], conv).flatten(0, 1) for x in inputs))
+                rows = [windows(x[0], conv).flatten(0, 1) for x in inputs]
+                moments.add(rows[1 if self.apart else 0], rows[1])
             flat = conv.weight.flatten(1)
             # The packer lays a kernel out tap by tap, so that is how groups of inputs lie.
             order = torch.arange(flat.shape[1]).view(conv.in_channels, -1).T.flatten()
@@ -121,7 +122,8 @@ class Calibrator:
                     seen = [self.inputs_of(blocks[1], names[:1], 1, state)[names[0]], exact[number].pop(names[0])]
                     if side == "decoder" and names[0] != "cross_attention.key":
                         seen = [x[self.tokens[number][1]] for x in seen]
-                    moments.add(*(x.flatten(0, -2) for x in seen))
+                    rows = [x.flatten(0, -2) for x in seen]
+                    moments.add(rows[1 if self.apart else 0], rows[1])
                 for name in names:
                     linear = blocks[1].get_submodule(name)
                     tensor = f"{prefix}.{name}.weight"
@@ -203,6 +205,7 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="+", default=["*"], metavar="PATTERN", help="matrices that are rounded; the others stay as they are")
+    parser.add_argument("--apart", action="store_true", help="each matrix as if the others were not rounded")
     parser.add_argument("--floats", help="the checkpoint under training/out to start from, in place of the config's")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
@@ -233,9 +236,9 @@ def main() -> None:
         if scale is not None:
             before = gptq.on_grid(gptq.as_matrix(weights[name]), scale[:, None], multipliers, rules.of(name))
             # What was rounded to more bits than the rule says is rounded again.
-            if torch.equal(rules.of(name).nearest(before.steps), before.steps):
+            if rules.of(name).holds(before.steps):
                 found[name] = before
-    calibrator = Calibrator(exact, rounded, rules, found, arguments.only)
+    calibrator = Calibrator(exact, rounded, rules, found, arguments.only, arguments.apart)
     calibrator.run(batches(chosen, 60), batches(said, 60))
     state = {name: values.numpy() for name, values in calibrator.rounded.state_dict().items()}
     for name, result in calibrator.results.items():

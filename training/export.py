@@ -89,7 +89,8 @@ def pack_options(student, rules: Rules, whole: bool) -> str:
             entries.append(f'[[matrix]]\nname = "{name.removesuffix(".weight")}"\nweights = "float"\n')
         if scheme.bits < 32:
             group = f"group = {scheme.group}\n" if scheme.group else ""
-            entries.append(f'[[matrix]]\nname = "{name.removesuffix(".weight")}"\nweights = "int{scheme.bits}"\n{group}block = "{block}"\n')
+            weights = "trellis" if scheme.trellis else f"int{scheme.bits}"
+            entries.append(f'[[matrix]]\nname = "{name.removesuffix(".weight")}"\nweights = "{weights}"\n{group}block = "{block}"\n')
     return "\n".join(entries)
 
 

@@ -10,10 +10,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn import functional
 
+import trellis
 from scheme import Scheme
 
 DAMPING = 0.01
+TRELLIS_DAMPING = 0.1  # whose levels leave the largest weights out, which matter where an input is seldom heard
 COLUMNS = 64  # rounded before the columns behind them hear of it
+SPREADS = 2.1, 2.4, 2.7, 3.0  # of a group's weights, in steps of a trellis; the best is taken
 
 
 @dataclass
@@ -80,13 +83,13 @@ def _nearest(weight: torch.Tensor, step: torch.Tensor, scheme: Scheme) -> torch.
     return scheme.nearest(weight / step) * step
 
 
-def damp(moment: torch.Tensor) -> torch.Tensor:
-    return moment + torch.eye(len(moment), dtype=moment.dtype) * DAMPING * moment.diagonal().mean()
+def damp(moment: torch.Tensor, share: float = DAMPING) -> torch.Tensor:
+    return moment + torch.eye(len(moment), dtype=moment.dtype) * share * moment.diagonal().mean()
 
 
-def inverse_factor(moment: torch.Tensor) -> torch.Tensor:
+def inverse_factor(damped: torch.Tensor) -> torch.Tensor:
     """Upper Cholesky factor of the inverse of the damped second moment `[inputs, inputs]`."""
-    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damp(moment))), upper=True)
+    return torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(damped)), upper=True)
 
 
 def as_matrix(weight: torch.Tensor) -> torch.Tensor:
@@ -131,26 +134,45 @@ def round_matrix(weight: torch.Tensor, moment: torch.Tensor, scheme: Scheme, pas
     weight, moment = weight.double(), moment.double()
     dead = moment.diagonal() == 0
     moment = moment + torch.diag(dead.double())
-    factor, damped = inverse_factor(moment), damp(moment)
+    damped = damp(moment, TRELLIS_DAMPING if scheme.trellis else DAMPING)
+    factor = inverse_factor(damped)
     mask = block_mask(weight, factor, scheme)
-    scales = search_scales(weight * mask, moment.diagonal(), scheme)
+    if scheme.trellis:
+        tried = [_sweep(weight, factor, mask, scheme, *spread_scales(weight, scheme, spread)) for spread in SPREADS]
+        rounded = min(tried, key=lambda rounded: _cost(weight, rounded, damped))
+        scales, multipliers, passes = best_scales(weight, rounded, damped, scheme), rounded.multipliers, passes - 1
+    else:
+        scales, multipliers = search_scales(weight * mask, moment.diagonal(), scheme), None
     for _ in range(passes):
-        rounded = _sweep(weight, factor, mask, scheme, scales)
+        rounded = _sweep(weight, factor, mask, scheme, scales, multipliers)
         scales = rounded.scales = best_scales(weight, rounded, damped, scheme)
     descend(weight, rounded, damped, mask, scheme)
     rounded.scales = best_scales(weight, rounded, damped, scheme)
     return rounded
 
 
+def _cost(weight: torch.Tensor, rounded: Rounded, damped: torch.Tensor) -> float:
+    error = weight - rounded.weight
+    return (error @ damped * error).sum().item()
+
+
+def spread_scales(weight: torch.Tensor, scheme: Scheme, steps: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scales and multipliers with which the root mean square of each group is about so many steps."""
+    groups = weight.split(scheme.group or weight.shape[1], 1)
+    wanted = torch.stack([group.square().mean(1).sqrt() for group in groups], 1).clamp(min=1e-9) / steps
+    scales = as_stored(wanted.amax(1, keepdim=True) / (scheme.most if scheme.group else 1), scheme).to(weight)
+    return scales, (wanted / scales).round().clamp(1, scheme.most)
+
+
 def prune(weight: torch.Tensor, moment: torch.Tensor, scheme: Scheme) -> torch.Tensor:
     """`weight` with the blocks gone that cost least, the rest in floats and changed to make up for them."""
-    factor = inverse_factor(moment.double())
+    factor = inverse_factor(damp(moment.double()))
     mask = block_mask(weight.double(), factor, scheme)
     return _sweep(weight.double(), factor, mask, scheme, torch.ones(len(weight), 1, dtype=torch.float64)).steps.to(weight)
 
 
-def _sweep(weight: torch.Tensor, factor: torch.Tensor, mask: torch.Tensor, scheme: Scheme, scales: torch.Tensor) -> Rounded:
-    """Column after column; where a group begins, of all multipliers the one is taken with which its columns cost least."""
+def _sweep(weight: torch.Tensor, factor: torch.Tensor, mask: torch.Tensor, scheme: Scheme, scales: torch.Tensor, given: torch.Tensor | None = None) -> Rounded:
+    """Column after column; where a group begins, of all multipliers the one is taken with which its columns cost least, unless they are `given`."""
     weight = weight.clone()
     outputs, inputs = weight.shape
     steps, multipliers = torch.zeros_like(weight), []
@@ -160,7 +182,9 @@ def _sweep(weight: torch.Tensor, factor: torch.Tensor, mask: torch.Tensor, schem
         part = mask[:, start:end], factor[start:end, start:end]
         if start % group == 0:
             candidates = torch.arange(1.0, (scheme.most if scheme.group else 1) + 1, dtype=weight.dtype)
-            if len(candidates) > 1:
+            if given is not None:
+                multipliers.append(given[:, start // group, None])
+            elif len(candidates) > 1:
                 # All of them at once, one below the other.
                 tried = weight[:, start:end].repeat(len(candidates), 1), (candidates[:, None] * scales[:, 0]).view(-1, 1), part[0].repeat(len(candidates), 1)
                 cost = _columns(*tried, part[1], scheme)[1].square().sum(1).view(len(candidates), outputs)
@@ -178,11 +202,18 @@ def _columns(weight, step, mask, factor, scheme) -> tuple[torch.Tensor, torch.Te
     weight, mask, step = weight.T.clone(), mask.T.contiguous(), step[:, 0]
     steps, errors = torch.zeros_like(weight), torch.zeros_like(weight)
     for column, values in enumerate(weight):
-        stored = values if scheme.bits == 32 else scheme.nearest(values / step)
+        stored = _stored(values, step, scheme)
         steps[column] = stored * mask[column]
         errors[column] = (values - steps[column] * step) / factor[column, column]
         weight[column + 1 :].addcmul_(factor[column, column + 1 :, None], errors[column], value=-1)
     return steps.T, errors.T
+
+
+def _stored(values: torch.Tensor, step: torch.Tensor, scheme: Scheme) -> torch.Tensor:
+    """Of one column `[outputs]` what can be stored, in steps of `step` `[outputs]`."""
+    if scheme.trellis:
+        return trellis.nearest(values / step, step.square())
+    return values if scheme.bits == 32 else scheme.nearest(values / step)
 
 
 def descend(weight: torch.Tensor, rounded: Rounded, damped: torch.Tensor, mask: torch.Tensor, scheme: Scheme, rounds: int = 10) -> None:
@@ -192,8 +223,8 @@ def descend(weight: torch.Tensor, rounded: Rounded, damped: torch.Tensor, mask: 
     pull = (damped @ (weight - rounded.weight).T).contiguous()
     for _ in range(rounds):
         for column in range(len(steps)):
-            wanted = steps[column] + pull[column] / damped[column, column] / step[column]
-            wanted = scheme.nearest(wanted) * mask[column]
+            wanted = steps[column] * step[column] + pull[column] / damped[column, column]
+            wanted = _stored(wanted, step[column], scheme) * mask[column]
             pull.addcmul_(damped[column, :, None], (wanted - steps[column]) * step[column], value=-1)
             steps[column] = wanted
     rounded.steps = steps.T.contiguous()

@@ -34,7 +34,7 @@ class Round(torch.autograd.Function):
     def backward(context, gradient):
         weight, scales = context.saved_tensors
         scheme, exact = context.scheme, weight / scales
-        half = 1 if scheme.bits == 3 else 0.5
+        half = 1 if scheme.odd else 0.5
         inside = (exact >= scheme.lowest - half) & (exact <= scheme.highest + half)
         for_scales = ((scheme.nearest(exact) - exact * inside) * gradient).sum(-1, keepdim=True)
         # As LSQ has it: a scale sums up the gradients of a whole group.

@@ -87,6 +87,8 @@ class Run(Kept):
     def __init__(self, path: Path, device: str):
         self.config = tomllib.loads(path.read_text(encoding="utf-8"))
         self.settings = self.config["train"]
+        if any(entry.get("trellis") for entry in self.config["weights"]):
+            raise SystemExit("a trellis is found by calibrate.py, and distil.py learns around it: no gradient passes trellis.py")
         self.device, self.folder = device, HERE / "out" / "runs" / path.stem
         self.folder.mkdir(parents=True, exist_ok=True)
         self.rank, self.workers = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

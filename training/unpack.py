@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy
 
+import trellis
 from checkpoint import FORMAT, write_checkpoint
 
 ACTIVATIONS = {1: "relu", 2: "gelu", 3: "swiglu", 4: "tanh"}
@@ -64,16 +65,19 @@ def tensor(name: str, kind: int, outputs: int, inputs: int, group: int, values: 
     if kind == 4:
         steps = numpy.frombuffer(values, numpy.int8).reshape(high // 16, wide // 4, 16, 4).transpose(0, 2, 1, 3).reshape(high, wide)
         return {name: (steps * numpy.frombuffer(scales, "<f4")[:, None])[:outputs, :inputs]}
-    if kind not in (5, 8):
+    if kind not in (5, 8, 9):
         raise SystemExit(f"{name} is stored in blocks, which this script does not read")
     packed = numpy.frombuffer(values, numpy.uint8)
     if kind == 8:
         three = packed.reshape(-1, 3, 16)
         fourth = sum((three[:, vector] & 0x11) << (3 - vector) for vector in range(3))
         packed = numpy.concatenate((three, fourth[:, None]), 1) | 0x11
-    packed = packed.reshape(high // 16, wide // 8, 16, 4)
-    halves = numpy.stack((packed << 4, packed & 0xF0), 2).view(numpy.int8) >> 4
-    steps = halves.transpose(0, 3, 1, 2, 4).reshape(high, wide)[:outputs, :inputs]
+    if kind == 9:
+        steps = trellis.levels(symbols(packed.reshape(high // 16, wide // 8, 3, 4, 4)).reshape(high, wide))[:outputs, :inputs]
+    else:
+        packed = packed.reshape(high // 16, wide // 8, 16, 4)
+        halves = numpy.stack((packed << 4, packed & 0xF0), 2).view(numpy.int8) >> 4
+        steps = halves.transpose(0, 3, 1, 2, 4).reshape(high, wide)[:outputs, :inputs]
     short = numpy.frombuffer(scales, "<u2", high).astype(numpy.uint32)
     scale = ((short << 13) + 0x28000000).view(numpy.float32)[:outputs]
     groups = -(-inputs // group)
@@ -82,6 +86,14 @@ def tensor(name: str, kind: int, outputs: int, inputs: int, group: int, values: 
     weight = steps * multipliers.repeat(group, 1)[:, :inputs] * scale[:, None]
     prefix = name.removesuffix("weight")
     return {name: weight, f"{prefix}scale": scale, f"{prefix}multipliers": multipliers}
+
+
+def symbols(vectors: numpy.ndarray) -> numpy.ndarray:
+    """`[panels, blocks, 3, 4, 4]` bytes of a trellis to `[panels, step, output of 4, blocks, input of 2, 4]`."""
+    last = sum(vectors[:, :, vector] >> 6 << 2 * vector for vector in range(3))
+    pairs = numpy.stack((*(vectors[:, :, vector] & 63 for vector in range(3)), last), 2)
+    pairs = pairs.reshape(*vectors.shape[:2], 2, 2, 4, 4)
+    return numpy.stack((pairs >> 3, pairs & 7), 4).reshape(*vectors.shape[:2], 2, 4, 4, 4).transpose(0, 3, 4, 1, 2, 5)
 
 
 def config_of(packed: Packed, tensors: dict[str, numpy.ndarray]) -> dict:

@@ -419,11 +419,21 @@ impl<'a> Int3Matrix<'a> {
         self.outputs.div_ceil(OUTPUT_BLOCK)
     }
 
-    /// The blocks of one panel, 8 inputs each; none where there is no such panel.
-    pub fn panel(&self, panel: usize) -> &'a [Int3Block] {
-        let blocks = self.padded_inputs() / (2 * INPUT_BLOCK);
-        let all = self.values.as_chunks().0;
-        panel.checked_mul(blocks).and_then(|first| all.get(first..first.checked_add(blocks)?)).unwrap_or(&[])
+    /// Blocks of a panel, 8 inputs each.
+    pub fn panel_blocks(&self) -> usize {
+        self.padded_inputs() / (2 * INPUT_BLOCK)
+    }
+
+    /// All blocks, one panel behind the other.
+    pub fn blocks(&self) -> &'a [Int3Block] {
+        self.values.as_chunks().0
+    }
+
+    /// The block with the weight that joins `input` to `output`, if there is one.
+    fn block(&self, output: usize, input: usize) -> Option<&'a Int3Block> {
+        let (panel, place) = (output / OUTPUT_BLOCK, input / (2 * INPUT_BLOCK));
+        let first = panel.checked_mul(self.panel_blocks())?;
+        (place < self.panel_blocks()).then(|| self.blocks().get(first + place)).flatten()
     }
 
     /// `count` panels from the `first`th on as an int4 matrix of these `values`, which are those of the panels. Nothing where there are
@@ -458,7 +468,7 @@ impl<'a> Int3Matrix<'a> {
 
     /// Zero outside the padded matrix.
     fn odd(&self, output: usize, input: usize) -> i8 {
-        let Some(block) = self.panel(output / OUTPUT_BLOCK).get(input / (2 * INPUT_BLOCK)) else { return 0 };
+        let Some(block) = self.block(output, input) else { return 0 };
         let mut wide = [0; 64];
         widen_odd(block, &mut wide);
         let place = output % OUTPUT_BLOCK * INPUT_BLOCK + input % INPUT_BLOCK;
@@ -473,7 +483,7 @@ impl<'a> Int3Matrix<'a> {
 
     /// 0 to 7; zero outside the padded matrix.
     fn symbol(&self, output: usize, input: usize) -> u8 {
-        let Some(block) = self.panel(output / OUTPUT_BLOCK).get(input / (2 * INPUT_BLOCK)) else { return 0 };
+        let Some(block) = self.block(output, input) else { return 0 };
         let byte = output % LANES * INPUT_BLOCK + input % INPUT_BLOCK;
         let vectors = [block[byte], block[16 + byte], block[32 + byte]];
         let step = output % OUTPUT_BLOCK / LANES;

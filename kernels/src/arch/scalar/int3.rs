@@ -4,11 +4,14 @@ use kinglet_model_format::trellis::level;
 use kinglet_model_format::{Int3Block, Int3Matrix, WideBlock, widen_odd};
 
 /// What stands before the first panel.
-pub(crate) const NONE: Int3Block = [0; 48];
+const NONE: Int3Block = [0; 48];
 
 /// The odd numbers of panels from the `first`th on, as many as there is room for.
 pub(crate) fn widen_odd_panels(weights: &Int3Matrix<'_>, first: usize, wide: &mut [i8]) {
-    for_each_block(weights, first, wide, |block, _, wide| widen_odd(block, wide));
+    let blocks = weights.blocks().iter().skip(first * weights.panel_blocks());
+    for (wide, block) in wide.as_chunks_mut().0.iter_mut().zip(blocks) {
+        widen_odd(block, wide);
+    }
 }
 
 /// The levels that symbols of panels from the `first`th on name, likewise.
@@ -24,13 +27,17 @@ pub(crate) fn for_each_block(
     wide: &mut [i8],
     widen: impl Fn(&Int3Block, &Int3Block, &mut WideBlock),
 ) {
-    let blocks = weights.panel(first).len();
-    for (panel, wide) in (first..).zip(wide.as_chunks_mut().0.chunks_mut(blocks.max(1))) {
-        let before = panel.checked_sub(1).map_or(&[][..], |before| weights.panel(before));
-        let before = before.iter().chain(core::iter::repeat(&NONE));
-        for ((block, before), wide) in weights.panel(panel).iter().zip(before).zip(wide) {
-            widen(block, before, wide);
-        }
+    let (blocks, of_panel) = (weights.blocks(), weights.panel_blocks());
+    let wide = wide.as_chunks_mut().0;
+    let without = if first == 0 { of_panel.min(wide.len()) } else { 0 };
+    let (beginning, wide) = wide.split_at_mut(without);
+    for (wide, block) in beginning.iter_mut().zip(blocks) {
+        widen(block, &NONE, wide);
+    }
+    let behind = blocks.get(first * of_panel + without..).unwrap_or(&[]);
+    let before = blocks.get(first.saturating_sub(1) * of_panel..).unwrap_or(&[]);
+    for ((wide, block), before) in wide.iter_mut().zip(behind).zip(before) {
+        widen(block, before, wide);
     }
 }
 
