@@ -63,6 +63,9 @@ class Calibrator:
         """Whether one of them is yet to be rounded, for which speech is heard."""
         return any(self.rounds(name) and name not in self.found for name in names)
 
+    def see(self, moments: Moments, rounded: torch.Tensor, exact: torch.Tensor) -> None:
+        moments.add(exact if self.apart else rounded, exact)
+
     @torch.no_grad()
     def run(self, heard: list[list[Clip]], said: list[list[Clip]]) -> None:
         """Batches for frontend and encoder, and those for the decoder: a second of audio has forty frames, but three tokens."""
@@ -92,8 +95,7 @@ class Calibrator:
                     hook = model.frontend.conv[index].register_forward_pre_hook(lambda _, given, into=into: into.append(given[0]))
                     model.frontend(audio_of(batch))
                     hook.remove()
-                rows = [windows(x[0], conv).flatten(0, 1) for x in inputs]
-                moments.add(rows[1 if self.apart else 0], rows[1])
+                self.see(moments, *(windows(x[0], conv).flatten(0, 1) for x in inputs))
             flat = conv.weight.flatten(1)
             # The packer lays a kernel out tap by tap, so that is how groups of inputs lie.
             order = torch.arange(flat.shape[1]).view(conv.in_channels, -1).T.flatten()
@@ -122,8 +124,7 @@ class Calibrator:
                     seen = [self.inputs_of(blocks[1], names[:1], 1, state)[names[0]], exact[number].pop(names[0])]
                     if side == "decoder" and names[0] != "cross_attention.key":
                         seen = [x[self.tokens[number][1]] for x in seen]
-                    rows = [x.flatten(0, -2) for x in seen]
-                    moments.add(rows[1 if self.apart else 0], rows[1])
+                    self.see(moments, *(x.flatten(0, -2) for x in seen))
                 for name in names:
                     linear = blocks[1].get_submodule(name)
                     tensor = f"{prefix}.{name}.weight"

@@ -25,17 +25,6 @@ pub const LEVEL_AT: [i8; 64] = {
     levels
 };
 
-/// [`LEVEL_AT`] as half bytes.
-pub const HALF_AT: [u8; 64] = {
-    let mut halves = [0; 64];
-    let mut place = 0;
-    while place < 64 {
-        halves[place] = LEVEL_AT[place] as u8 & 0xf;
-        place += 1;
-    }
-    halves
-};
-
 /// What the two symbols before the last two turn in the place that those two name.
 pub const TURN: [u8; 64] = {
     let mut turns = [0; 64];

@@ -104,27 +104,32 @@ fn what_the_checkpoint_states_is_stored() {
     }
 }
 
-#[test]
-fn three_bits_are_the_odd_numbers() {
-    let int3 = Weights::Int3 { group_inputs: Some(32) };
-    let odd = |tensors: &mut Tensors| {
+/// Packs the whole numbers that `value` has for output, input and the number of inputs, and finds them again; others are `refused`.
+fn int3_is_kept(
+    weights: Weights,
+    coding: Int3Coding,
+    value: impl Fn(usize, usize, usize) -> i8,
+    refused: &str,
+) {
+    let on_grid = |tensors: &mut Tensors| {
         put_on_grid(tensors, UP, 32, |input| input);
         let scales = tensors[&format!("{UP}.scale")].1.clone();
         let multipliers = tensors[&format!("{UP}.multipliers")].1.clone();
         let (shape, values) = tensors.get_mut(&format!("{UP}.weight")).expect("it is there");
         let (inputs, groups) = (shape[1], shape[1].div_ceil(32));
-        for (index, value) in values.iter_mut().enumerate() {
+        for (index, weight) in values.iter_mut().enumerate() {
             let (output, input) = (index / inputs, index % inputs);
             let step = scales[output] * multipliers[output * groups + input / 32];
-            *value = step * (2.0 * (index * 5 % 8) as f32 - 7.0);
+            *weight = step * f32::from(value(output, input, inputs));
         }
     };
-    let file = packed(int3, odd).expect("it packs");
+    let file = packed(weights, on_grid).expect("it packs");
     let victim = Victim::new(&file);
     let model = Model::parse(victim.bytes()).expect("whole");
     let name = format!("{UP}.weight");
     let tensor = model.tensors().iter().find(|tensor| tensor.name == name).expect("it is there");
     let Some(Matrix::Int3(matrix)) = tensor.matrix() else { panic!("{name} is not int3") };
+    assert_eq!(matrix.coding(), coding);
     let (inputs, groups) = (matrix.inputs(), matrix.groups());
     assert_eq!(
         tensor.part_bytes()[0],
@@ -133,69 +138,37 @@ fn three_bits_are_the_odd_numbers() {
     for output in 0..matrix.outputs() {
         assert_eq!(matrix.scales().scales[output], ShortScale::new(0.01 + 0.0007 * output as f32));
         for input in 0..inputs {
-            let value = 2 * ((output * inputs + input) * 5 % 8) as i8 - 7;
             let multiplier = ((output * groups + input / 32) * 7 % 15 + 1) as i8;
-            assert_eq!(matrix.weight(output, input), value * multiplier, "{output} {input}");
+            let weight = value(output, input, inputs) * multiplier;
+            assert_eq!(matrix.weight(output, input), weight, "{output} {input}");
         }
     }
+    let error = packed(weights, |tensors| put_on_grid(tensors, UP, 32, |input| input))
+        .expect_err("refused")
+        .to_string();
+    assert!(error.contains(&format!("`{UP}.weight` {refused}")), "{error}");
+}
+
+#[test]
+fn three_bits_are_the_odd_numbers() {
+    let odd = |output: usize, input: usize, inputs: usize| 2 * ((output * inputs + input) * 5 % 8) as i8 - 7;
     // Even numbers, zero among them, lie between.
-    let error =
-        packed(int3, |tensors| put_on_grid(tensors, UP, 32, |input| input)).expect_err("refused").to_string();
-    assert!(error.contains(&format!("`{UP}.weight` is not on its grid")), "{error}");
+    int3_is_kept(Weights::Int3 { group_inputs: Some(32) }, Int3Coding::Odd, odd, "is not on its grid");
 }
 
 #[test]
 fn a_trellis_is_what_symbols_name() {
-    let trellis = Weights::Trellis { group_inputs: Some(32) };
     // Symbols that come from nowhere in particular.
-    let level_of = |output: usize, input: usize| {
+    let level_of = |output: usize, input: usize, _| {
         let symbol = |steps: usize| {
-            output
-                .checked_sub(LANES * steps)
-                .map_or(0, |output| (output * 13 + input * 7) as u8 / 3 % SYMBOLS)
+            let before = output.checked_sub(LANES * steps);
+            before.map_or(0, |output| (output * 13 + input * 7) as u8 / 3 % SYMBOLS)
         };
         level(symbol(0) | symbol(1) << 3, symbol(2) | symbol(3) << 3)
     };
-    let named = |tensors: &mut Tensors| {
-        put_on_grid(tensors, UP, 32, |input| input);
-        let scales = tensors[&format!("{UP}.scale")].1.clone();
-        let multipliers = tensors[&format!("{UP}.multipliers")].1.clone();
-        let (shape, values) = tensors.get_mut(&format!("{UP}.weight")).expect("it is there");
-        let (inputs, groups) = (shape[1], shape[1].div_ceil(32));
-        for (index, value) in values.iter_mut().enumerate() {
-            let (output, input) = (index / inputs, index % inputs);
-            let step = scales[output] * multipliers[output * groups + input / 32];
-            *value = step * f32::from(level_of(output, input));
-        }
-    };
-    let file = packed(trellis, named).expect("it packs");
-    let victim = Victim::new(&file);
-    let model = Model::parse(victim.bytes()).expect("whole");
-    let name = format!("{UP}.weight");
-    let tensor = model.tensors().iter().find(|tensor| tensor.name == name).expect("it is there");
-    let Some(Matrix::Int3(matrix)) = tensor.matrix() else { panic!("{name} is no trellis") };
-    let (inputs, groups) = (matrix.inputs(), matrix.groups());
-    assert_eq!(matrix.coding(), Int3Coding::Trellis);
-    assert_eq!(
-        tensor.part_bytes()[0],
-        matrix.outputs().next_multiple_of(16) * inputs.next_multiple_of(16) * 3 / 8
-    );
-    for output in 0..matrix.outputs() {
-        assert_eq!(matrix.scales().scales[output], ShortScale::new(0.01 + 0.0007 * output as f32));
-        for input in 0..inputs {
-            let multiplier = ((output * groups + input / 32) * 7 % 15 + 1) as i8;
-            assert_eq!(
-                matrix.weight(output, input),
-                level_of(output, input) * multiplier,
-                "{output} {input}"
-            );
-        }
-    }
     // Whole numbers that no symbols name one after the other.
-    let error = packed(trellis, |tensors| put_on_grid(tensors, UP, 32, |input| input))
-        .expect_err("refused")
-        .to_string();
-    assert!(error.contains(&format!("`{UP}.weight` is not what symbols of a trellis name")), "{error}");
+    let refused = "is not what symbols of a trellis name";
+    int3_is_kept(Weights::Trellis { group_inputs: Some(32) }, Int3Coding::Trellis, level_of, refused);
 }
 
 #[test]

@@ -6,18 +6,20 @@ use super::int4::Int4Case;
 use super::*;
 use crate::{dequantize_int3_row, dequantize_int4_row};
 
-/// A case of int4 whose values are all odd, and these as int3 holds them.
-struct Int3Case {
-    int4: Int4Case,
-    packed: Vec<u8>,
+/// A case of int4 whose values int3 can hold, and these as it holds them.
+pub(super) struct Int3Case {
+    pub(super) int4: Int4Case,
+    pub(super) coding: Int3Coding,
+    pub(super) packed: Vec<u8>,
 }
 
 impl Int3Case {
     fn random(seed: u64, rows: usize, inputs: usize, outputs: usize, group: usize) -> Self {
-        Self::of(Int4Case::random(seed, rows, inputs, outputs, group))
+        Self::odd(Int4Case::random(seed, rows, inputs, outputs, group))
     }
 
-    fn of(mut int4: Int4Case) -> Self {
+    /// Of the values of `int4` the odd ones.
+    fn odd(mut int4: Int4Case) -> Self {
         int4.values.iter_mut().for_each(|pair| *pair |= 0x11);
         // Bit by bit, as the format says it: of both halves of a byte the upper three bits, and where the lowest was one of the fourth vector.
         let packed = int4.values.chunks_exact(64).flat_map(|pair| {
@@ -29,13 +31,13 @@ impl Int3Case {
             })
         });
         let packed = packed.collect();
-        Self { int4, packed }
+        Self { int4, coding: Int3Coding::Odd, packed }
     }
 
-    fn weights(&self) -> Int3Matrix<'_> {
+    pub(super) fn weights(&self) -> Int3Matrix<'_> {
         let Int4Case { group, scales, multipliers, outputs, inputs, .. } = &self.int4;
         let scales = Int4Scales { group_inputs: *group, scales, multipliers };
-        Int3Matrix::new(*outputs, *inputs, Int3Coding::Odd, &self.packed, scales).unwrap()
+        Int3Matrix::new(*outputs, *inputs, self.coding, &self.packed, scales).unwrap()
     }
 
     fn run(&self, kernels: Kernels) -> Vec<f32> {
@@ -52,7 +54,7 @@ impl Int3Case {
         out
     }
 
-    fn check(&self, kernels: Kernels) {
+    pub(super) fn check(&self, kernels: Kernels) {
         let Int4Case { rows, inputs, outputs, group, .. } = &self.int4;
         let expected = bits(&self.int4.run(kernels));
         assert_eq!(
@@ -63,8 +65,8 @@ impl Int3Case {
     }
 }
 
-#[test]
-fn products_are_those_of_int4() {
+/// Many shapes of product of what `random` makes of a seed, rows, inputs, outputs and a group.
+pub(super) fn check_products(random: impl Fn(u64, usize, usize, usize, usize) -> Int3Case) {
     for kernels in Kernels::available() {
         let mut seed = 0;
         for rows in [1, 2, 3, 4, 5, 9, 17, 24] {
@@ -72,11 +74,16 @@ fn products_are_those_of_int4() {
                 for inputs in [1, 16, 17, 48, 100, 272, 1152] {
                     seed += 1;
                     let group = [0, 16, 32, 48, 4096][seed as usize % 5];
-                    Int3Case::random(seed, rows, inputs, outputs, group).check(kernels);
+                    random(seed, rows, inputs, outputs, group).check(kernels);
                 }
             }
         }
     }
+}
+
+#[test]
+fn products_are_those_of_int4() {
+    check_products(Int3Case::random);
 }
 
 #[test]
@@ -88,16 +95,16 @@ fn extreme_values_do_not_overflow() {
                 int4.values.fill(byte);
                 int4.multipliers.fill(0xff);
                 int4.source.fill(value);
-                Int3Case::of(int4).check(kernels);
+                Int3Case::odd(int4).check(kernels);
             }
         }
     }
 }
 
-#[test]
-fn rows_are_those_of_int4() {
+/// Rows of what `random` makes, as floats.
+pub(super) fn check_rows(random: impl Fn(u64, usize, usize, usize, usize) -> Int3Case) {
     for (seed, group) in [(1, 0), (2, 16), (3, 32), (4, 48)] {
-        let case = Int3Case::random(seed, 1, 70, 18, group);
+        let case = random(seed, 1, 70, 18, group);
         let (int3, int4) = (case.weights(), case.int4.weights());
         let (mut found, mut expected) = (vec![0.0; 70], vec![0.0; 70]);
         for output in 0..18 {
@@ -108,6 +115,11 @@ fn rows_are_those_of_int4() {
         assert!(dequantize_int3_row(&int3, 18, &mut found).is_err());
         assert!(dequantize_int3_row(&int3, 0, &mut found[..69]).is_err());
     }
+}
+
+#[test]
+fn rows_are_those_of_int4() {
+    check_rows(Int3Case::random);
 }
 
 /// Bytes written by hand: which bits of which byte are whose.

@@ -1,102 +1,51 @@
 //! Products with symbols of a trellis: on every instruction set what the levels give as int4.
 
 use kinglet_model_format::trellis::{LEVEL_AT, level};
-use kinglet_model_format::{Int3Coding, Int3Matrix, Int4Scales, OUTPUT_BLOCK};
+use kinglet_model_format::{Int3Coding, OUTPUT_BLOCK};
 
+use super::int3::{Int3Case, check_products, check_rows};
 use super::int4::Int4Case;
 use super::*;
-use crate::{dequantize_int3_row, dequantize_int4_row};
 
-/// Symbols as they are packed, and a case of int4 with the levels that they name.
-struct TrellisCase {
-    int4: Int4Case,
-    packed: Vec<u8>,
+fn random(seed: u64, rows: usize, inputs: usize, outputs: usize, group: usize) -> Int3Case {
+    let int4 = Int4Case::random(seed, rows, inputs, outputs, group);
+    let mut noise = Noise(seed | 1);
+    let padded = round_up(outputs, OUTPUT_BLOCK) * round_up(inputs, INPUT_PAD);
+    named(int4, &(0..padded).map(|_| noise.next() as u8 % 8).collect::<Vec<_>>())
 }
 
-impl TrellisCase {
-    fn random(seed: u64, rows: usize, inputs: usize, outputs: usize, group: usize) -> Self {
-        let int4 = Int4Case::random(seed, rows, inputs, outputs, group);
-        let mut noise = Noise(seed | 1);
-        let padded = round_up(outputs, OUTPUT_BLOCK) * round_up(inputs, INPUT_PAD);
-        Self::of(int4, (0..padded).map(|_| noise.next() as u8 % 8).collect())
-    }
-
-    /// `symbols`: `[padded inputs][padded outputs]`. Both layouts weight by weight, as the format says them.
-    fn of(mut int4: Int4Case, symbols: Vec<u8>) -> Self {
-        let (padded_outputs, padded) =
-            (round_up(int4.outputs, OUTPUT_BLOCK), round_up(int4.inputs, INPUT_PAD));
-        int4.values.fill(0);
-        let mut packed = vec![0; padded_outputs * padded / 8 * 3];
-        for (input, column) in symbols.chunks_exact(padded_outputs).enumerate() {
-            for (output, &symbol) in column.iter().enumerate() {
-                let before = |steps: usize| output.checked_sub(4 * steps).map_or(0, |output| column[output]);
-                let level = level(symbol | before(1) << 3, before(2) | before(3) << 3);
-                let (block, lane) = (output / 16 * (padded / 8) + input / 8, output % 16);
-                int4.values[(block * 16 + lane) * 4 + input % 4] |=
-                    (level as u8 & 0xf) << (input / 4 % 2 * 4);
-                // Which pair of this byte, and which half of it.
-                let (byte, pair, half) = (lane % 4 * 4 + input % 4, lane / 8, 1 - lane / 4 % 2);
-                let first = block * 48 + byte;
-                match (input / 4 % 2, pair) {
-                    (0, vector) => packed[first + 16 * vector] |= symbol << (3 * half),
-                    (_, 0) => packed[first + 32] |= symbol << (3 * half),
-                    _ => {
-                        let bits = u32::from(symbol) << (3 * half);
-                        (0..3).for_each(|vector| {
-                            packed[first + 16 * vector] |= (bits >> (2 * vector) & 3) as u8 * 64;
-                        });
-                    }
+/// What `symbols` `[padded inputs][padded outputs]` name. Both layouts weight by weight, as the format says them.
+fn named(mut int4: Int4Case, symbols: &[u8]) -> Int3Case {
+    let (padded_outputs, padded) = (round_up(int4.outputs, OUTPUT_BLOCK), round_up(int4.inputs, INPUT_PAD));
+    int4.values.fill(0);
+    let mut packed = vec![0; padded_outputs * padded / 8 * 3];
+    for (input, column) in symbols.chunks_exact(padded_outputs).enumerate() {
+        for (output, &symbol) in column.iter().enumerate() {
+            let before = |steps: usize| output.checked_sub(4 * steps).map_or(0, |output| column[output]);
+            let level = level(symbol | before(1) << 3, before(2) | before(3) << 3);
+            let (block, lane) = (output / 16 * (padded / 8) + input / 8, output % 16);
+            int4.values[(block * 16 + lane) * 4 + input % 4] |= (level as u8 & 0xf) << (input / 4 % 2 * 4);
+            // Which pair of this byte, and which half of it.
+            let (byte, pair, half) = (lane % 4 * 4 + input % 4, lane / 8, 1 - lane / 4 % 2);
+            let first = block * 48 + byte;
+            match (input / 4 % 2, pair) {
+                (0, vector) => packed[first + 16 * vector] |= symbol << (3 * half),
+                (_, 0) => packed[first + 32] |= symbol << (3 * half),
+                _ => {
+                    let bits = u32::from(symbol) << (3 * half);
+                    (0..3).for_each(|vector| {
+                        packed[first + 16 * vector] |= (bits >> (2 * vector) & 3) as u8 * 64;
+                    });
                 }
             }
         }
-        Self { int4, packed }
     }
-
-    fn weights(&self) -> Int3Matrix<'_> {
-        let Int4Case { group, scales, multipliers, outputs, inputs, .. } = &self.int4;
-        let scales = Int4Scales { group_inputs: *group, scales, multipliers };
-        Int3Matrix::new(*outputs, *inputs, Int3Coding::Trellis, &self.packed, scales).unwrap()
-    }
-
-    fn run(&self, kernels: Kernels) -> Vec<f32> {
-        let Int4Case { rows, inputs, source, bias, .. } = &self.int4;
-        let mut values = vec![99; Kernels::quantized_bytes(*rows, *inputs)];
-        let mut row_scales = vec![0.0; *rows];
-        let quantized =
-            kernels.quantize_rows(source, *inputs, *rows, *inputs, &mut values, &mut row_scales).unwrap();
-        let stride = self.int4.out_stride();
-        let mut out = vec![UNTOUCHED; rows * stride + 20];
-        let mut room = vec![77; Kernels::int3_room(*rows, *inputs)];
-        let weights = self.weights();
-        kernels.matmul_int3(&quantized, &weights, bias.as_deref(), &mut room, &mut out, stride).unwrap();
-        out
-    }
-
-    fn check(&self, kernels: Kernels) {
-        let Int4Case { rows, inputs, outputs, group, .. } = &self.int4;
-        let expected = bits(&self.int4.run(kernels));
-        assert_eq!(
-            bits(&self.run(kernels)),
-            expected,
-            "{rows} rows, {inputs} inputs, {outputs} outputs, groups of {group}"
-        );
-    }
+    Int3Case { int4, coding: Int3Coding::Trellis, packed }
 }
 
 #[test]
 fn products_are_those_of_int4() {
-    for kernels in Kernels::available() {
-        let mut seed = 0;
-        for rows in [1, 2, 3, 4, 5, 9, 17, 24] {
-            for outputs in [1, 15, 16, 17, 33, 48, 130, 288] {
-                for inputs in [1, 16, 17, 48, 100, 272, 1152] {
-                    seed += 1;
-                    let group = [0, 16, 32, 48, 4096][seed as usize % 5];
-                    TrellisCase::random(seed, rows, inputs, outputs, group).check(kernels);
-                }
-            }
-        }
-    }
+    check_products(random);
 }
 
 #[test]
@@ -114,7 +63,7 @@ fn extreme_values_do_not_overflow() {
                 let mut int4 = Int4Case::random(7, rows, 700, 17, 32);
                 int4.multipliers.fill(0xff);
                 int4.source.fill(value);
-                TrellisCase::of(int4, column.repeat(704)).check(kernels);
+                named(int4, &column.repeat(704)).check(kernels);
             }
         }
     }
@@ -122,24 +71,13 @@ fn extreme_values_do_not_overflow() {
 
 #[test]
 fn rows_are_those_of_int4() {
-    for (seed, group) in [(1, 0), (2, 16), (3, 32), (4, 48)] {
-        let case = TrellisCase::random(seed, 1, 70, 18, group);
-        let (int3, int4) = (case.weights(), case.int4.weights());
-        let (mut found, mut expected) = (vec![0.0; 70], vec![0.0; 70]);
-        for output in 0..18 {
-            dequantize_int3_row(&int3, output, &mut found).unwrap();
-            dequantize_int4_row(&int4, output, &mut expected).unwrap();
-            assert_eq!(bits(&found), bits(&expected), "output {output}");
-        }
-        assert!(dequantize_int3_row(&int3, 18, &mut found).is_err());
-        assert!(dequantize_int3_row(&int3, 0, &mut found[..69]).is_err());
-    }
+    check_rows(random);
 }
 
 /// Bytes written by hand: which bits of which byte are whose. The level at place 0 is -8, symbols of zero turn nothing.
 #[test]
 fn a_symbol_changes_a_weight_and_those_of_three_outputs_behind_it() {
-    let mut case = TrellisCase::random(1, 1, 16, 2 * OUTPUT_BLOCK, 16);
+    let mut case = random(1, 1, 16, 2 * OUTPUT_BLOCK, 16);
     case.int4.multipliers.fill(0x11);
     let mut changed = |byte: usize, bits: u8| {
         case.packed.fill(0);

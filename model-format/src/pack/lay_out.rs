@@ -2,7 +2,7 @@
 
 use super::error::PackError;
 use super::steps::{Grid, Steps, quantize_steps};
-use crate::matrix::{INPUT_BLOCK, INPUT_PAD, OUTPUT_BLOCK, round_up};
+use crate::matrix::{INPUT_BLOCK, INPUT_PAD, Int3Block, OUTPUT_BLOCK, WideBlock, round_up};
 use crate::sparse::BlockShape;
 use crate::tensor::TensorKind;
 use std::string::String;
@@ -155,16 +155,15 @@ pub(super) fn store_steps(
 
 /// The inverse of [`widen_odd`](crate::widen_odd): the fourth vector of each pair of blocks goes where the lowest bits of the others were.
 fn narrow_pairs(wide: &[u8]) -> Vec<u8> {
-    let pairs = wide.as_chunks::<64>().0.iter();
-    pairs
-        .flat_map(|pair| {
-            (0..48).map(|place| {
-                let (vector, byte) = (place / 16, place % 16);
-                let bit = 3 - vector;
-                pair[place] & 0xee | (pair[48 + byte] >> bit & 0x11)
-            })
+    let pairs = wide.as_chunks::<{ size_of::<WideBlock>() }>().0.iter();
+    let narrow = |pair: &[u8; size_of::<WideBlock>()]| -> Int3Block {
+        core::array::from_fn(|place| {
+            let (vector, byte) = (place / 16, place % 16);
+            let bit = 3 - vector;
+            pair[place] & 0xee | (pair[48 + byte] >> bit & 0x11)
         })
-        .collect()
+    };
+    pairs.flat_map(narrow).collect()
 }
 
 pub(super) fn largest(row: &[f32]) -> f32 {

@@ -33,9 +33,9 @@ pub(super) fn store_trellis(
         Some(grid) => (grid.scales.clone(), grid.multipliers.clone()),
         None => spread(rows, inputs, group_inputs),
     };
-    let step = |output: usize, input: usize| {
-        scales[output] * f32::from(multipliers[output * groups + input / group_inputs])
-    };
+    let multiplier =
+        |output: usize, input: usize| f32::from(multipliers[output * groups + input / group_inputs]);
+    let step = |output: usize, input: usize| scales[output] * multiplier(output, input);
     // Costs are compared with each other alone: the largest is one, whatever weights are measured in.
     let most = scales.iter().fold(0.0_f32, |most, &scale| most.max(scale)) * f32::from(MOST);
     let (mut search, mut values, mut symbols) =
@@ -60,6 +60,7 @@ pub(super) fn store_trellis(
             }
         }
     }
+    let stored_scales: Vec<ShortScale> = scales.iter().map(|&scale| ShortScale::new(scale)).collect();
     let mut error = RelativeError::default();
     for (index, (&value, &level)) in rows.iter().zip(&values).enumerate() {
         let (output, input) = (index / inputs, index % inputs);
@@ -70,11 +71,10 @@ pub(super) fn store_trellis(
         if grid.is_some() && !is_near {
             return Err(PackError::OffTrellis { name: name.to_string(), output, input, value, multiple });
         }
-        let stored = ShortScale::new(scales[output]).to_f32() / scales[output].max(f32::MIN_POSITIVE);
-        error.add(f32::from(level) * step(output, input) * stored, value);
+        error.add(f32::from(level) * multiplier(output, input) * stored_scales[output].to_f32(), value);
     }
-    let scales = scales.into_iter().map(ShortScale::new).collect();
-    let quantized = Quantized { group_inputs, values, scales, multipliers, relative_error: error.value() };
+    let relative_error = error.value();
+    let quantized = Quantized { group_inputs, values, scales: stored_scales, multipliers, relative_error };
     let (kind, shape) = (TensorKind::Trellis, (outputs, inputs));
     let bytes = quantized.scale_bytes(kind);
     let tensor = stored(name, kind, shape, blocks(&symbols, inputs), bytes, quantized.relative_error);

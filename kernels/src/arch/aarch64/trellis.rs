@@ -5,7 +5,7 @@ use core::arch::aarch64::{
     vreinterpretq_s8_u8, vshrq_n_u8, vsliq_n_u8, vsriq_n_u8, vst1q_s8,
 };
 
-use kinglet_model_format::trellis::{HALF_AT, TURN};
+use kinglet_model_format::trellis::{LEVEL_AT, TURN};
 use kinglet_model_format::{Int3Block, Int3Matrix, WideBlock};
 
 use crate::arch::scalar::for_each_block;
@@ -14,7 +14,7 @@ use crate::arch::scalar::for_each_block;
 #[target_feature(enable = "neon")]
 pub(super) fn widen_trellis(weights: &Int3Matrix<'_>, first: usize, wide: &mut [i8]) {
     // SAFETY: both have 64 bytes.
-    let (levels, turns) = unsafe { (vld1q_u8_x4(HALF_AT.as_ptr()), vld1q_u8_x4(TURN.as_ptr())) };
+    let (levels, turns) = unsafe { (vld1q_u8_x4(LEVEL_AT.as_ptr().cast()), vld1q_u8_x4(TURN.as_ptr())) };
     for_each_block(weights, first, wide, |block, before, wide| {
         widen_block(levels, turns, block, before, wide);
     });
@@ -37,6 +37,7 @@ fn widen_block(
             .map(|(later, earlier)| level(levels, turns, later, earlier))
     });
     for (step, wide) in wide.as_chunks_mut::<16>().0.iter_mut().enumerate() {
+        // Of the low one just its half byte is left.
         let both = vsliq_n_u8::<4>(low[step], high[step]);
         // SAFETY: these are 16 bytes.
         unsafe { vst1q_s8(wide.as_mut_ptr(), vreinterpretq_s8_u8(both)) };
@@ -62,7 +63,7 @@ fn between(a: uint8x16_t, b: uint8x16_t) -> uint8x16_t {
     vandq_u8(vsliq_n_u8::<3>(vshrq_n_u8::<3>(b), a), vdupq_n_u8(63))
 }
 
-/// The low halves of levels.
+/// As [`trellis::level`](kinglet_model_format::trellis::level).
 #[inline]
 #[target_feature(enable = "neon")]
 fn level(levels: uint8x16x4_t, turns: uint8x16x4_t, later: uint8x16_t, earlier: uint8x16_t) -> uint8x16_t {

@@ -7,7 +7,7 @@ use core::arch::x86_64::{
     _mm256_srli_epi16, _mm256_xor_si256,
 };
 
-use kinglet_model_format::trellis::{HALF_AT, TURN};
+use kinglet_model_format::trellis::{LEVEL_AT, TURN};
 use kinglet_model_format::{Int3Block, Int3Matrix, WideBlock};
 
 use crate::arch::scalar::for_each_block;
@@ -15,7 +15,7 @@ use crate::arch::scalar::for_each_block;
 /// As [`scalar::widen_trellis`](crate::arch::scalar::widen_trellis).
 #[target_feature(enable = "avx2")]
 pub(super) fn widen_trellis(weights: &Int3Matrix<'_>, first: usize, wide: &mut [i8]) {
-    let (levels, turns) = (table(&HALF_AT), table(&TURN));
+    let (levels, turns) = (table(&LEVEL_AT.map(|level| level as u8)), table(&TURN));
     for_each_block(weights, first, wide, |block, before, wide| {
         widen_block(levels, turns, block, before, wide);
     });
@@ -35,7 +35,8 @@ fn widen_block(
     let steps = [(b, a), (third, second), (c, b), (fourth, third)];
     for ((later, earlier), wide) in steps.into_iter().zip(wide.as_chunks_mut::<16>().0) {
         let both = look_up(levels, _mm256_xor_si256(later, look_up(turns, earlier)));
-        // Halves are at most 15, so nothing leaves a byte.
+        // Half bytes, so that nothing leaves a byte.
+        let both = _mm256_and_si256(both, _mm256_set1_epi8(0xf));
         let high = _mm_slli_epi16::<4>(_mm256_extracti128_si256::<1>(both));
         let halves = _mm_or_si128(_mm256_castsi256_si128(both), high);
         // SAFETY: these are 16 bytes.
