@@ -107,6 +107,25 @@ fn words_run_in_one_line_and_leave_nothing_behind() {
     speaker.stop();
 }
 
+/// Where the bytes of a token lie in section `vocabulary`, those included that tokens before it have too.
+fn places(section: &[u8], count: usize, token: usize) -> Vec<usize> {
+    let lengths = 4 + 4 * count.div_ceil(64);
+    let shares = section[3] >> 7 == 1;
+    let own = lengths + count + if shares { count.div_ceil(2) } else { 0 };
+    let shared = |token: usize| {
+        if shares { usize::from(section[lengths + count + token / 2] >> (token % 2 * 4) & 0xf) } else { 0 }
+    };
+    let length = |token: usize| usize::from(section[lengths + token]);
+    let begin = |token: usize| own + (0..token).map(|token| length(token) - shared(token)).sum::<usize>();
+    let owner = |place: usize| {
+        (0..=token).rev().find(|&token| shared(token) <= place).expect("the first shares none")
+    };
+    (0..length(token))
+        .map(|place| (place, owner(place)))
+        .map(|(place, owner)| begin(owner) + place - shared(owner))
+        .collect()
+}
+
 /// The model with other letters in three of its words, as many bytes as before; its checksums are mended.
 fn with_other_letters() -> Vec<u8> {
     let mut bytes = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/models/en.kgl")).expect("bundled");
@@ -119,16 +138,18 @@ fn with_other_letters() -> Vec<u8> {
         .find(|(_, section)| section.kind == SectionKind::Vocabulary)
         .expect("there is one");
     let range = section.offset..section.offset + section.bytes.len();
-    let base = aligned.as_ptr() as usize;
+    let vocabulary = model.vocabulary();
     for (old, new) in
         [(" respect", " \u{65e5}\u{672c}x"), (" more", " m\u{f6}e"), (" might", " \u{3bc}\u{3af}x")]
     {
         assert_eq!(old.len(), new.len());
-        let pieces = (0..model.vocabulary().len() as u32).map(|token| model.vocabulary().piece(token));
-        let piece =
-            pieces.into_iter().find(|piece| *piece == old.as_bytes()).expect("a word of the vocabulary");
-        let place = piece.as_ptr() as usize - base;
-        bytes[place..place + new.len()].copy_from_slice(new.as_bytes());
+        let is_old = |token: &u32| vocabulary.piece(*token).into_iter().eq(old.bytes());
+        let token = (0..vocabulary.len() as u32).find(is_old).expect("a word of the vocabulary");
+        for (place, byte) in
+            places(section.bytes, vocabulary.len(), token as usize).into_iter().zip(new.bytes())
+        {
+            bytes[section.offset + place] = byte;
+        }
     }
     let sum = crc32fast::hash(&bytes[range]);
     bytes[64 + index * 32 + 4..64 + index * 32 + 8].copy_from_slice(&sum.to_le_bytes());

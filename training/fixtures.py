@@ -32,18 +32,18 @@ def write(folder: Path) -> None:
     write_model(folder / "tiny-odd", 21, layers=1, width=36, middle=40, heads=3, rotary=8, feed_forward=76, seconds=0.5, wide=True)
     memory = {"kernel": 6, "look_ahead": 2}
     write_model(folder / "tiny-memory", 22, layers=1, width=24, middle=24, heads=2, rotary=8, feed_forward=48, seconds=0.5, memory=memory)
-    # 27 frames, then 14, then 5: each time the last is a mean of fewer. No two blocks are as wide.
+    # 27 frames, then 14, then 5: each time the last is a mean of fewer. No two blocks are as wide. Biases and memories are stored in f16.
     write_model(
-        folder / "tiny-merged", 23, layers=3, width=16, middle=16, heads=2, rotary=8, feed_forward=[32, 20, 48], seconds=0.7, memory=memory, merge=[1, 2, 3],
+        folder / "tiny-merged", 23, layers=3, width=16, middle=16, heads=2, rotary=8, feed_forward=[32, 20, 48], seconds=0.7, memory=memory, merge=[1, 2, 3], halves=True,
     )
 
 
 def write_model(
     folder: Path, seed: int, layers: int, width: int, middle: int, heads: int, rotary: int, feed_forward: int | list[int], seconds: float,
-    wide: bool = False, memory: dict | None = None, merge: list[int] | None = None,
+    wide: bool = False, memory: dict | None = None, merge: list[int] | None = None, halves: bool = False,
 ) -> None:
     """`middle` is the number of channels between the second and third convolution; `memory` an FSMN memory in each block of the encoder;
-    `merge` how many frames each of these first takes the mean of."""
+    `merge` how many frames each of these first takes the mean of; `halves` whether biases and memories are numbers of f16."""
     generator = torch.Generator().manual_seed(seed)
     vocabulary = ([b""] * 3 + BYTES + PIECES + LETTERS + [b""] * 64)[:64]
     config = make_config(folder.name, layers, width, middle, heads, rotary, feed_forward, len(vocabulary))
@@ -57,6 +57,10 @@ def write_model(
         config["encoder"]["merge"] = merge
     model = Student(config).eval()
     randomize(model, generator)
+    if halves:
+        for name, values in model.named_parameters():
+            if name.endswith((".bias", "memory.weight")):
+                values.data = values.data.half().float()
     tensors = {name: values.numpy() for name, values in model.state_dict().items()}
     write_checkpoint(folder, tensors, config, vocabulary)
 

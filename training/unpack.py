@@ -39,10 +39,16 @@ class Packed:
 
     def pieces(self) -> list[bytes]:
         (count,) = struct.unpack_from("<I", self.vocabulary)
-        lengths = 4 + 4 * -(-count // 64)
-        ends = numpy.cumsum(numpy.frombuffer(self.vocabulary, numpy.uint8, count, lengths))
-        rest = self.vocabulary[lengths + count :]
-        return [rest[end - length : end] for end, length in zip(ends.tolist(), self.vocabulary[lengths : lengths + count])]
+        count, shares = count & 0x7FFFFFFF, count >> 31
+        place = 4 + 4 * -(-count // 64)
+        lengths, place = self.vocabulary[place : place + count], place + count
+        pairs = numpy.frombuffer(self.vocabulary, numpy.uint8, -(-count // 2) * shares, place)
+        shared = numpy.stack((pairs & 15, pairs >> 4), 1).flatten().tolist() if shares else [0] * count
+        rest, result = self.vocabulary[place + len(pairs) :], [b""]
+        for length, same in zip(lengths, shared):
+            own, rest = rest[: length - same], rest[length - same :]
+            result.append(result[-1][:same] + own)
+        return result[1:]
 
     def tensors(self) -> dict[str, numpy.ndarray]:
         """By name: weights, and of int4 matrices also `scale` and `multipliers`."""
@@ -60,8 +66,8 @@ def tensor(name: str, kind: int, outputs: int, inputs: int, group: int, values: 
     high, wide = -(-outputs // 16) * 16, -(-inputs // 16) * 16
     if kind in (1, 2):
         return {name: numpy.frombuffer(values, "<f4" if kind == 1 else "<f2").astype(numpy.float32)}
-    if kind == 3:
-        return {name: numpy.frombuffer(values, "<f4").reshape(inputs, high)[:, :outputs].T}
+    if kind in (3, 10):
+        return {name: numpy.frombuffer(values, "<f4" if kind == 3 else "<f2").reshape(inputs, high)[:, :outputs].T.astype(numpy.float32)}
     if kind == 4:
         steps = numpy.frombuffer(values, numpy.int8).reshape(high // 16, wide // 4, 16, 4).transpose(0, 2, 1, 3).reshape(high, wide)
         return {name: (steps * numpy.frombuffer(scales, "<f4")[:, None])[:outputs, :inputs]}

@@ -2,11 +2,12 @@
 
 use crate::config::{Activation, ActivationBits, Config, MAX_MERGE, MAX_WIDTH, StackConfig};
 use crate::error::Rule;
+use crate::floats::Floats;
 use crate::layer::{Layer, Part, Parts, Role};
 use crate::matrix::Matrix;
 use crate::memory::Memory;
 use crate::residual::LowRank;
-use crate::tensor::TensorTable;
+use crate::tensor::{Tensor, TensorKind, TensorTable};
 
 /// A norm over the values of a frame.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +24,7 @@ pub struct Linear<'a> {
     /// `[outputs, inputs]`.
     pub weight: Matrix<'a>,
     /// `[outputs]`.
-    pub bias: Option<&'a [f32]>,
+    pub bias: Option<Floats<'a>>,
     /// Added to the matrix.
     pub residual: Option<LowRank<'a>>,
     /// `[outputs]`, added to the diagonal of a square matrix.
@@ -32,13 +33,8 @@ pub struct Linear<'a> {
 
 impl<'a> Linear<'a> {
     /// A matrix and its bias, with nothing added.
-    pub fn new(weight: Matrix<'a>, bias: Option<&'a [f32]>) -> Self {
+    pub fn new(weight: Matrix<'a>, bias: Option<Floats<'a>>) -> Self {
         Self { weight, bias, residual: None, diagonal: None }
-    }
-
-    /// Whether nothing is added to the matrix.
-    fn is_bare(&self) -> bool {
-        self.bias.is_none() && self.residual.is_none() && self.diagonal.is_none()
     }
 }
 
@@ -302,13 +298,18 @@ impl<'a> Resolver<'a> {
         let Some(config) = stack.memory.filter(|_| wanted) else {
             return self.absent(&[Role::Memory]).map(|()| None);
         };
-        let linear = self.linear(Role::Memory, width, config.kernel)?;
+        let parts = self.layer.parts(Role::Memory);
+        let tensor = self.tensors.get(parts.id(Part::Weight).ok_or(self.missing(Role::Memory))?);
+        let fits = |tensor: &Tensor<'_>| {
+            let is_matrix = matches!(tensor.kind, TensorKind::Float | TensorKind::HalfFloat);
+            is_matrix && (tensor.outputs, tensor.inputs) == (width, config.kernel)
+        };
         // What it gives is added to the stack's states as it is.
-        match linear.weight {
-            Matrix::Float(kernel) if linear.is_bare() && width == stack.width => {
-                Ok(Some(Memory { config, kernel }))
-            }
-            _ => Err(self.misfit(Role::Memory)),
+        let bare = Part::ALL.into_iter().all(|part| part == Part::Weight || parts.id(part).is_none());
+        let values = tensor.filter(fits).and_then(|tensor| tensor.floats());
+        match values.filter(|_| bare && width == stack.width) {
+            Some(values) => Ok(Some(Memory { config, width, values })),
+            None => Err(self.misfit(Role::Memory)),
         }
     }
 
@@ -316,7 +317,7 @@ impl<'a> Resolver<'a> {
         let parts = self.layer.parts(role);
         Ok(Linear {
             weight: self.matrix(role, parts.id(Part::Weight), outputs, inputs)?,
-            bias: self.vector(role, parts.id(Part::Bias), outputs)?,
+            bias: self.floats(role, parts.id(Part::Bias), outputs)?,
             residual: self.residual(role, parts, outputs, inputs)?,
             diagonal: match parts.id(Part::Diagonal) {
                 Some(_) if outputs != inputs => return Err(self.misfit(role)),
@@ -365,12 +366,26 @@ impl<'a> Resolver<'a> {
         self.vector(role, self.layer.slot(role, part), length)
     }
 
+    /// An f32 vector.
     fn vector(&self, role: Role, id: Option<u32>, length: usize) -> Result<Option<&'a [f32]>, Rule> {
+        match self.floats(role, id, length)? {
+            None => Ok(None),
+            Some(Floats::Single(values)) => Ok(Some(values)),
+            Some(Floats::Half(_)) => Err(self.misfit(role)),
+        }
+    }
+
+    /// A vector of f32 or f16.
+    fn floats(&self, role: Role, id: Option<u32>, length: usize) -> Result<Option<Floats<'a>>, Rule> {
         let Some(id) = id else {
             return Ok(None);
         };
-        let vector = self.tensors.get(id).and_then(|tensor| tensor.vector());
-        vector.filter(|values| values.len() == length).map(Some).ok_or(self.misfit(role))
+        let is_vector = |tensor: &Tensor<'_>| {
+            let is_vector = matches!(tensor.kind, TensorKind::Vector | TensorKind::HalfVector);
+            is_vector && tensor.outputs == length
+        };
+        let vector = self.tensors.get(id).filter(is_vector).and_then(|tensor| tensor.floats());
+        vector.map(Some).ok_or(self.misfit(role))
     }
 
     /// None of `roles`.

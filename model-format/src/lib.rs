@@ -31,6 +31,7 @@ mod sparse;
 mod tensor;
 mod layer;
 mod filter_bank;
+mod floats;
 mod memory;
 mod residual;
 mod block;
@@ -49,6 +50,7 @@ pub use config::{
 pub use decoder_block::{CrossAttention, DecoderBlock, Sequence};
 pub use error::{FormatError, Rule};
 pub use filter_bank::{FILTER_BANK_TRANSFORM, FilterBank, FilterBankConfig, Window};
+pub use floats::{Floats, Half};
 pub use layer::{Layer, LayerKind, LayerTable, Part, Role, Slot};
 pub use matrix::{
     FloatMatrix, INPUT_BLOCK, INPUT_PAD, Int3Block, Int3Coding, Int3Matrix, Int4Matrix, Int4Scales,
@@ -63,4 +65,4 @@ pub use sparse::{
     BlockColumns, BlockIndex, BlockRow, BlockShape, IndexError, SparseInt4Matrix, SparseInt8Matrix,
 };
 pub use tensor::{Tensor, TensorKind, TensorTable};
-pub use text::{Texts, Vocabulary};
+pub use text::{Piece, Texts, Vocabulary};

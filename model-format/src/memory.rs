@@ -1,7 +1,8 @@
 //! The FSMN memory of a block: a convolution over time, channel by channel.
 
 use crate::config::MemoryConfig;
-use crate::matrix::FloatMatrix;
+use crate::floats::Floats;
+use crate::matrix::{FloatMatrix, OUTPUT_BLOCK, round_up};
 
 /// The kernel of a memory: output `[t, c]` is the sum over taps `k` of `kernel[k, c]` times input
 /// `[t - look_back + k, c]`, where frames outside the utterance are zero. What the input itself adds to the output
@@ -10,23 +11,23 @@ use crate::matrix::FloatMatrix;
 pub struct Memory<'a> {
     /// Length and look-ahead.
     pub config: MemoryConfig,
-    /// `[kernel][width]`: a matrix whose inputs are the taps.
-    pub kernel: FloatMatrix<'a>,
+    /// Channels.
+    pub width: usize,
+    /// `[kernel][stride]`: a matrix whose inputs are the taps.
+    pub values: Floats<'a>,
 }
 
 impl<'a> Memory<'a> {
-    /// Channels.
-    pub fn width(&self) -> usize {
-        self.kernel.outputs()
-    }
-
     /// Values from one tap to the next in [`values`](Self::values).
     pub fn stride(&self) -> usize {
-        self.kernel.padded_outputs()
+        round_up(self.width, OUTPUT_BLOCK)
     }
 
-    /// `[kernel][stride]`.
-    pub fn values(&self) -> &'a [f32] {
-        self.kernel.values()
+    /// The kernel as f32; nothing where `room` is shorter than [`Floats::room`] of its values.
+    pub fn kernel<'r>(&self, room: &'r mut [f32]) -> Option<FloatMatrix<'r>>
+    where
+        'a: 'r,
+    {
+        FloatMatrix::new(self.width, self.config.kernel, self.values.widen(room)?).ok()
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::error::Rule;
 use crate::fields::{Fields, StringTable};
+use crate::floats::{Floats, Half};
 use crate::matrix::{
     FloatMatrix, INPUT_PAD, Int3Coding, Int3Matrix, Int4Matrix, Int4Scales, Int8Matrix, Matrix, OUTPUT_BLOCK,
     ShortScale, is_group, multiplier_bytes, round_up,
@@ -22,7 +23,7 @@ pub const MAX_DIMENSION: u32 = 1 << 24;
 pub enum TensorKind {
     /// f32 vector `[outputs]`: norms, biases.
     Vector,
-    /// f16 vector `[outputs]`.
+    /// f16 vector `[outputs]`: biases of matrices.
     HalfVector,
     /// f32 matrix.
     Float,
@@ -38,10 +39,12 @@ pub enum TensorKind {
     Int3,
     /// The same with symbols that name levels.
     Trellis,
+    /// f16 matrix: the taps of a memory.
+    HalfFloat,
 }
 
 impl TensorKind {
-    pub(crate) const ALL: [TensorKind; 9] = [
+    pub(crate) const ALL: [TensorKind; 10] = [
         Self::Vector,
         Self::HalfVector,
         Self::Float,
@@ -51,6 +54,7 @@ impl TensorKind {
         Self::SparseInt4,
         Self::Int3,
         Self::Trellis,
+        Self::HalfFloat,
     ];
 
     /// Whether groups of inputs have multipliers.
@@ -90,6 +94,7 @@ impl fmt::Display for TensorKind {
             Self::SparseInt4 => "sparse int4",
             Self::Int3 => "int3",
             Self::Trellis => "int3 trellis",
+            Self::HalfFloat => "f16",
         })
     }
 }
@@ -130,19 +135,25 @@ impl<'a> Tensor<'a> {
         self.outputs * self.inputs
     }
 
-    /// The f32 values, when it is an f32 vector.
-    pub fn vector(&self) -> Option<&'a [f32]> {
-        if self.kind != TensorKind::Vector {
-            return None;
+    /// Its values in the order of the file, where they are not quantized.
+    pub fn floats(&self) -> Option<Floats<'a>> {
+        match self.kind {
+            TensorKind::Vector | TensorKind::Float => {
+                <[f32]>::ref_from_bytes(self.values).ok().map(Floats::Single)
+            }
+            TensorKind::HalfVector | TensorKind::HalfFloat => {
+                <[Half]>::ref_from_bytes(self.values).ok().map(Floats::Half)
+            }
+            _ => None,
         }
-        <[f32]>::ref_from_bytes(self.values).ok()
     }
 
     /// The matrix, when it is one.
     pub fn matrix(&self) -> Option<Matrix<'a>> {
         let (outputs, inputs) = (self.outputs, self.inputs);
         match self.kind {
-            TensorKind::Vector | TensorKind::HalfVector => None,
+            // Of halves there is no product.
+            TensorKind::Vector | TensorKind::HalfVector | TensorKind::HalfFloat => None,
             TensorKind::Float => {
                 let values = <[f32]>::ref_from_bytes(self.values).ok()?;
                 FloatMatrix::new(outputs, inputs, values).ok().map(Matrix::Float)
@@ -219,6 +230,7 @@ pub(crate) fn part_lengths(
         TensorKind::Vector => (outputs.checked_mul(4)?, 0),
         TensorKind::HalfVector => (outputs.checked_mul(2)?, 0),
         TensorKind::Float => (padded_outputs.checked_mul(inputs)?.checked_mul(4)?, 0),
+        TensorKind::HalfFloat => (padded_outputs.checked_mul(inputs)?.checked_mul(2)?, 0),
         TensorKind::Int8 | TensorKind::SparseInt8 => (count, padded_outputs.checked_mul(4)?),
         TensorKind::Int4 | TensorKind::Int3 | TensorKind::Trellis | TensorKind::SparseInt4 => {
             let multipliers = multiplier_bytes(padded_outputs, inputs, group)?;
@@ -354,7 +366,7 @@ impl<'a> TensorTable<'a> {
 fn check_values(id: u32, tensor: &Tensor<'_>) -> Result<(), Rule> {
     let finite = match tensor.kind {
         TensorKind::Vector | TensorKind::Float => all_finite(tensor.values),
-        TensorKind::HalfVector => all_finite_half(tensor.values),
+        TensorKind::HalfVector | TensorKind::HalfFloat => all_finite_half(tensor.values),
         TensorKind::Int8 | TensorKind::SparseInt8 => all_finite(tensor.scales),
         TensorKind::Int4 | TensorKind::Int3 | TensorKind::Trellis => {
             let scales = tensor.int4_scales::<ShortScale>().ok_or(Rule::TensorLength(id))?;
@@ -395,5 +407,5 @@ fn all_finite(bytes: &[u8]) -> bool {
 }
 
 fn all_finite_half(bytes: &[u8]) -> bool {
-    <[half::f16]>::ref_from_bytes(bytes).is_ok_and(|values| values.iter().all(|value| value.is_finite()))
+    <[Half]>::ref_from_bytes(bytes).is_ok_and(|values| values.iter().all(|value| value.is_finite()))
 }

@@ -3,6 +3,9 @@
 use crate::error::Rule;
 use crate::fields::{Fields, StringTable};
 use byteorder::{ByteOrder, LittleEndian};
+use core::array;
+use core::iter::{Chain, Copied, Take};
+use core::slice;
 
 /// The bytes that each token stands for: section `vocabulary`.
 #[derive(Debug, Clone, Copy)]
@@ -11,26 +14,56 @@ pub struct Vocabulary<'a> {
     starts: &'a [u8],
     /// How many bytes each token has.
     lengths: &'a [u8],
+    /// How many of them are those with which the token before it begins, two tokens a byte; empty where none are.
+    shared: &'a [u8],
+    /// What of each token is its own.
     bytes: &'a [u8],
 }
 
 impl<'a> Vocabulary<'a> {
     pub(crate) fn parse(bytes: &'a [u8], expected: usize) -> Result<Self, Rule> {
         let mut fields = Fields::new(bytes);
-        if fields.u32()? as usize != expected {
+        let count = fields.u32()?;
+        if (count & !SHARED) as usize != expected {
             return Err(Rule::Range("vocabulary"));
         }
         let starts = fields.bytes(expected.div_ceil(PIECES) * size_of::<u32>())?;
         let lengths = fields.bytes(expected)?;
+        let shared = if count & SHARED == 0 { &[] } else { fields.bytes(expected.div_ceil(2))? };
+        let vocabulary = Self { starts, lengths, shared, bytes: fields.rest() };
         let mut place = 0;
-        for (start, lengths) in starts.chunks_exact(size_of::<u32>()).zip(lengths.chunks(PIECES)) {
+        for (run, start) in starts.chunks_exact(size_of::<u32>()).enumerate() {
             if LittleEndian::read_u32(start) as usize != place {
                 return Err(Rule::OffsetOrder);
             }
-            place += lengths.iter().map(|&length| usize::from(length)).sum::<usize>();
+            place += vocabulary.check_run(run)?;
         }
-        let bytes = fields.rest();
-        if bytes.len() == place { Ok(Self { starts, lengths, bytes }) } else { Err(Rule::OffsetOrder) }
+        if !expected.is_multiple_of(2) && shared.last().is_some_and(|&pair| pair >> 4 != 0) {
+            return Err(Rule::Reserved);
+        }
+        if vocabulary.bytes.len() == place { Ok(vocabulary) } else { Err(Rule::OffsetOrder) }
+    }
+
+    /// Bytes that the tokens of a run have of their own. None may share more than it and the one before it have.
+    fn check_run(&self, run: usize) -> Result<usize, Rule> {
+        let tokens = run * PIECES..self.len().min((run + 1) * PIECES);
+        let (mut own, mut before) = (0, 0);
+        for token in tokens {
+            let (length, shared) = self.counts(token);
+            if shared > length.min(before) {
+                return Err(Rule::OffsetOrder);
+            }
+            own += length - shared;
+            before = length;
+        }
+        Ok(own)
+    }
+
+    /// Bytes of a token, and how many of them it shares with the one before it.
+    fn counts(&self, token: usize) -> (usize, usize) {
+        let length = self.lengths.get(token).copied().unwrap_or(0);
+        let pair = self.shared.get(token / 2).copied().unwrap_or(0);
+        (length.into(), (pair >> (token % 2 * 4) & 0xf).into())
     }
 
     /// Number of tokens.
@@ -50,20 +83,51 @@ impl<'a> Vocabulary<'a> {
 
     /// The bytes of a token: UTF-8 or a part of it; empty for special tokens and outside the table.
     /// A leading space begins a new word.
-    pub fn piece(&self, token: u32) -> &'a [u8] {
+    pub fn piece(&self, token: u32) -> Piece<'a> {
         let token = token as usize;
-        let (run, place) = (token / PIECES, token % PIECES);
-        let starts = self.starts.as_chunks().0;
-        let before = self.lengths.get(token - place..token).unwrap_or(&[]);
-        let Some((&start, &length)) = starts.get(run).zip(self.lengths.get(token)) else { return &[] };
-        let start =
-            before.iter().fold(u32::from_le_bytes(start) as usize, |sum, &length| sum + usize::from(length));
-        self.bytes.get(start..start + usize::from(length)).unwrap_or(&[])
+        let mut piece = Piece { shared: [0; MOST_SHARED], length: 0, own: &[] };
+        let run = token / PIECES;
+        let Some(start) = self.starts.as_chunks().0.get(run).filter(|_| token < self.len()) else {
+            return piece;
+        };
+        let mut rest = self.bytes.get(u32::from_le_bytes(*start) as usize..).unwrap_or(&[]);
+        for token in run * PIECES..=token {
+            let (length, shared) = self.counts(token);
+            // What those behind it may share of the token before stands in `shared` up to what this one has of it.
+            let begins = piece.shared.get_mut(piece.length..).unwrap_or(&mut []);
+            begins.iter_mut().zip(piece.own).for_each(|(byte, own)| *byte = *own);
+            (piece.length, (piece.own, rest)) =
+                (shared, rest.split_at_checked(length - shared).unwrap_or_default());
+        }
+        piece
+    }
+}
+
+/// The bytes of a token, in order.
+#[derive(Debug, Clone, Copy)]
+pub struct Piece<'a> {
+    /// Those that stand with a token before it.
+    shared: [u8; MOST_SHARED],
+    /// How many these are.
+    length: usize,
+    own: &'a [u8],
+}
+
+impl<'a> IntoIterator for Piece<'a> {
+    type Item = u8;
+    type IntoIter = Chain<Take<array::IntoIter<u8, MOST_SHARED>>, Copied<slice::Iter<'a, u8>>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.shared.into_iter().take(self.length).chain(self.own.iter().copied())
     }
 }
 
 /// Tokens between two of which the file says where their bytes begin.
 pub(crate) const PIECES: usize = 64;
+/// Bytes that a token can share with the one before it.
+pub(crate) const MOST_SHARED: usize = 15;
+/// Stands in the number of tokens where any share bytes.
+pub(crate) const SHARED: u32 = 1 << 31;
 
 /// What the model says of itself: section `texts`.
 #[derive(Debug, Clone, Copy)]

@@ -6,7 +6,7 @@ mod common;
 use common::{Victim, models};
 use kinglet_model_format::pack::{Checkpoint, PackError, PackOptions, Weights, pack_with};
 use kinglet_model_format::trellis::{LANES, SYMBOLS, level};
-use kinglet_model_format::{Int3Coding, Matrix, Model, ShortScale};
+use kinglet_model_format::{Int3Coding, Matrix, Model, ShortScale, TensorKind};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -201,4 +201,30 @@ fn what_does_not_fit_is_named() {
         tensors.get_mut(&format!("{UP}.multipliers")).expect("it is there").1[1] = 1.5;
     });
     assert!(error.contains("holds 1.5, which is not a whole number 1 to 15"), "{error}");
+}
+
+#[test]
+fn a_bias_is_stored_in_f16_where_that_says_the_same() {
+    let bias = format!("{UP}.bias");
+    // 2049 needs a bit more than f16 has; a half more than its largest number would be infinite.
+    for (value, kind) in
+        [(-0.0, TensorKind::HalfVector), (2049.0, TensorKind::Vector), (65520.0, TensorKind::Vector)]
+    {
+        let file = packed(Weights::Int8, |tensors| {
+            let (_, values) = tensors.get_mut(&bias).expect("it is there");
+            values.fill(0.5 + 2.0_f32.powi(-11));
+            values[3] = value;
+        })
+        .expect("packs");
+        let victim = Victim::new(&file);
+        let model = Model::parse(victim.bytes()).expect("a model");
+        let tensor = model.tensors().iter().find(|tensor| tensor.name == bias).expect("it is there");
+        assert_eq!(tensor.kind, kind);
+        let floats = tensor.floats().expect("not quantized");
+        let mut room = vec![0.0; floats.room()];
+        let values = floats.widen(&mut room).expect("room");
+        assert_eq!(values[3].to_bits(), value.to_bits());
+        assert_eq!(values[0], 0.5 + 2.0_f32.powi(-11));
+        assert!(floats.room() == 0 || floats.widen(&mut [0.0; 3]).is_none());
+    }
 }

@@ -34,6 +34,8 @@ buffers! {
         rows: [i8; Kernels::quantized_bytes(CACHE_FRAMES, sizes.encoder_width) + Need::decoder(sizes, CACHE_FRAMES).bytes],
         /// `[CACHE_FRAMES]`; and room for residuals.
         row_scales: [f32; CACHE_FRAMES + Need::decoder(sizes, CACHE_FRAMES).scales],
+        /// [`Sizes::biases`].
+        bias: [f32; sizes.biases],
         /// A panel of an int4 matrix as int8.
         room: [i8; sizes.room(CACHE_FRAMES, sizes.encoder_width)],
     }
@@ -54,9 +56,9 @@ pub(crate) fn fill(
     for first in (0..frames).step_by(CACHE_FRAMES) {
         let count = CACHE_FRAMES.min(frames - first);
         let source = Rows { values: part(states, first * width, count * width)?, stride: width };
-        let CrossBuffers { projected, spare, rows, row_scales, room, .. } = cross;
+        let CrossBuffers { projected, spare, rows, row_scales, bias, room, .. } = cross;
         // What comes of it is kept as int8: sixteen bits here would be lost there.
-        let mut rounding = Rounding { split: spare, rows, scales: row_scales, room };
+        let mut rounding = Rounding { split: spare, rows, scales: row_scales, bias, room };
         let input = Input::new(kernels, ActivationBits::Eight, source, count, width, &mut rounding)?;
         let attentions = model.decoder_blocks().filter_map(|block| block.cross);
         for (layer, CrossAttention { attention, .. }) in attentions.enumerate() {

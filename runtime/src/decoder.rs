@@ -37,6 +37,8 @@ buffers! {
         memories: [f32; sizes.memory_layers, sizes.memory_ring()],
         /// `[kernel, width]`: those of one hypothesis.
         remembered: [f32; usize::from(sizes.memory_layers > 0), sizes.memory_kernel, sizes.decoder_width],
+        /// [`Sizes::taps`].
+        taps: [f32; usize::from(sizes.memory_layers > 0), sizes.taps],
         /// `[columns, frames]`: how much the token behind each column attended to each frame.
         attention: [u8; sizes.column_capacity, sizes.frame_capacity],
         /// `[beam, frames]`: the sums of those over heads and layers while they are made.
@@ -63,6 +65,8 @@ buffers! {
         rows: [i8; Kernels::quantized_bytes(sizes.beam * sizes.decoder_rows, sizes.decoder_inputs()) + Need::decoder(sizes, sizes.beam).bytes],
         /// `[beam or 2 beam]`; and room for residuals.
         row_scales: [f32; sizes.beam * sizes.decoder_rows + Need::decoder(sizes, sizes.beam).scales],
+        /// [`Sizes::biases`].
+        bias: [f32; sizes.biases],
         /// A panel of an int4 matrix as int8.
         room: [i8; sizes.room(sizes.beam * sizes.decoder_rows, sizes.decoder_inputs())],
         /// `[beam, vocabulary]`.
@@ -131,15 +135,15 @@ fn remember(
     ring: &mut [f32],
     input: &StepInput<'_>,
     rows: &[f32],
-    gathered: &mut [f32],
+    (gathered, taps): (&mut [f32], &mut [f32]),
     states: &mut [f32],
 ) -> Result<(), Error> {
-    let width = memory.width();
+    let width = memory.width;
     let mut ring = Ring { frames: ring, beam: input.beam };
     let hypotheses = rows.chunks_exact(width).zip(states.chunks_exact_mut(width)).take(input.count);
     for (slot, (row, out)) in hypotheses.enumerate() {
         let path = input.paths.get(slot * input.path_stride..).unwrap_or(&[]);
-        ring.add(kernels, memory, (input.step, slot, path), row, gathered, out)?;
+        ring.add(kernels, memory, (input.step, slot, path), row, (&mut *gathered, &mut *taps), out)?;
     }
     Ok(())
 }
@@ -234,8 +238,9 @@ impl<'m, 'b> Decoder<'m, 'b> {
             observer(prefix(self.buffers.states, count * width)?);
         }
         self.store_attention(input);
-        let DecoderBuffers { states, normed, split, rows, row_scales, room, logits, .. } = &mut self.buffers;
-        let mut rounding = Rounding { split, rows, scales: row_scales, room };
+        let DecoderBuffers { states, normed, split, rows, row_scales, bias, room, logits, .. } =
+            &mut self.buffers;
+        let mut rounding = Rounding { split, rows, scales: row_scales, bias, room };
         norm_rows(kernels, &self.output.norm, &config, states, count, normed)?;
         let (source, bits) = (Rows { values: normed, stride: width }, self.output.bits);
         Input::new(kernels, bits, source, count, width, &mut rounding)?.times(&self.output.vocabulary, logits)
@@ -264,9 +269,9 @@ impl<'m, 'b> Decoder<'m, 'b> {
     /// The feed-forward network of the states, into `normed`.
     fn feed_forward(&mut self, block: &DecoderBlock<'_>, count: usize) -> Result<(), Error> {
         let (kernels, config) = (self.kernels, self.config);
-        let DecoderBuffers { states, normed, middle, gate, split, rows, row_scales, room, .. } =
+        let DecoderBuffers { states, normed, middle, gate, split, rows, row_scales, bias, room, .. } =
             &mut self.buffers;
-        let mut rounding = Rounding { split, rows, scales: row_scales, room };
+        let mut rounding = Rounding { split, rows, scales: row_scales, bias, room };
         norm_rows(kernels, &block.feed_forward_norm, &config, states, count, normed)?;
         let network = &block.feed_forward;
         feed_forward(kernels, &config, block.bits, network, count, normed, middle, gate, &mut rounding)
@@ -294,9 +299,9 @@ impl<'m, 'b> Decoder<'m, 'b> {
         if let Some(attention) = &sequence.attention {
             self.self_attention(caches, block.bits, attention, sequence.memory.as_ref(), input)?;
         } else if let Some(memory) = &sequence.memory {
-            let DecoderBuffers { states, normed, memories, remembered, .. } = &mut self.buffers;
+            let DecoderBuffers { states, normed, memories, remembered, taps, .. } = &mut self.buffers;
             let memories = caches.next_memory(memories, self.memory_ring)?;
-            remember(self.kernels, memory, memories, input, normed, remembered, states)?;
+            remember(self.kernels, memory, memories, input, normed, (remembered, taps), states)?;
         }
         Ok(())
     }
@@ -327,13 +332,15 @@ impl<'m, 'b> Decoder<'m, 'b> {
             scratch,
             memories,
             remembered,
+            taps,
             split,
             rows,
             row_scales,
+            bias,
             room,
             ..
         } = &mut self.buffers;
-        let mut rounding = Rounding { split, rows, scales: row_scales, room };
+        let mut rounding = Rounding { split, rows, scales: row_scales, bias, room };
         let states = prefix_mut(states, count * width)?;
         let quantized =
             Input::new(kernels, bits, Rows { values: normed, stride: width }, count, width, &mut rounding)?;
@@ -361,7 +368,7 @@ impl<'m, 'b> Decoder<'m, 'b> {
         quantized.times(&attention.value, projected)?;
         if let Some(memory) = memory {
             let memories = caches.next_memory(memories, self.memory_ring)?;
-            remember(kernels, memory, memories, input, projected, remembered, states)?;
+            remember(kernels, memory, memories, input, projected, (remembered, taps), states)?;
         }
         let cache = CacheMut { values, scales: value_scales, capacity };
         kernels.cache_write(
@@ -424,10 +431,11 @@ impl<'m, 'b> Decoder<'m, 'b> {
             split,
             rows,
             row_scales,
+            bias,
             room,
             ..
         } = &mut self.buffers;
-        let mut rounding = Rounding { split, rows, scales: row_scales, room };
+        let mut rounding = Rounding { split, rows, scales: row_scales, bias, room };
         let states = prefix_mut(states, count * width)?;
         norm_rows(kernels, norm, &config, states, count, normed)?;
         let quantized =

@@ -46,6 +46,8 @@ buffers! {
         scores: [f32; sizes.encoder_scores()],
         /// Probabilities of one head for 16 queries, where they are int8.
         probabilities: [i8; if sizes.encoder_is_float { 0 } else { frame_scratch_bytes(sizes.frames) }],
+        /// [`Sizes::taps`].
+        taps: [f32; usize::from(sizes.encoder_memory), sizes.taps],
         /// `[ROWS, width]`.
         normed: [f32; ROWS, sizes.encoder_rows, sizes.encoder_state().max(sizes.encoder_attention)],
         /// `[ROWS, attention width]`.
@@ -60,6 +62,8 @@ buffers! {
         rows: [i8; Kernels::quantized_bytes(ROWS * sizes.encoder_rows, sizes.encoder_inputs()) + Need::encoder(sizes, ROWS).bytes],
         /// `[ROWS or 2 ROWS]`; and room for residuals.
         row_scales: [f32; ROWS * sizes.encoder_rows + Need::encoder(sizes, ROWS).scales],
+        /// [`Sizes::biases`].
+        bias: [f32; sizes.biases],
         /// [`Sizes::room`].
         room: [i8; sizes.room(ROWS * sizes.encoder_rows, sizes.encoder_inputs())],
     }
@@ -231,10 +235,11 @@ impl Encoder<'_, '_> {
             split,
             rows,
             row_scales,
+            bias,
             room,
             ..
         } = &mut *self.buffers;
-        let mut rounding = Rounding { split, rows, scales: row_scales, room };
+        let mut rounding = Rounding { split, rows, scales: row_scales, bias, room };
         for first in (0..window.frames).step_by(ROWS) {
             let count = ROWS.min(window.frames - first);
             let states = part(states, first * width, count * width)?;
@@ -306,15 +311,17 @@ impl Encoder<'_, '_> {
             frame_scales,
             scores,
             probabilities,
+            taps,
             normed,
             queries,
             split,
             rows,
             row_scales,
+            bias,
             room,
             ..
         } = &mut *self.buffers;
-        let mut rounding = Rounding { split, rows, scales: row_scales, room };
+        let mut rounding = Rounding { split, rows, scales: row_scales, bias, room };
         let made = if keeps_queries {
             part(self.kept, first * inner, count * inner)?
         } else {
@@ -365,7 +372,7 @@ impl Encoder<'_, '_> {
                 let step = (count - row).min(end.saturating_sub(first + row)).max(1);
                 let frames = window.history + first + row;
                 let out = part_mut(queries, row * width, step * width)?;
-                memory::add(kernels, memory, values, seen.end, frames..frames + step, out)?;
+                memory::add(kernels, memory, taps, values, seen.end, frames..frames + step, out)?;
                 row += step;
             }
         }
@@ -386,8 +393,9 @@ impl Encoder<'_, '_> {
         count: usize,
     ) -> Result<(), Error> {
         let (kernels, config) = (self.kernels, self.config);
-        let EncoderBuffers { normed, middle, gate, split, rows, row_scales, room, .. } = &mut *self.buffers;
-        let mut rounding = Rounding { split, rows, scales: row_scales, room };
+        let EncoderBuffers { normed, middle, gate, split, rows, row_scales, bias, room, .. } =
+            &mut *self.buffers;
+        let mut rounding = Rounding { split, rows, scales: row_scales, bias, room };
         let states = part_mut(states, first * config.width, count * config.width)?;
         norm_rows(kernels, &block.feed_forward_norm, &config, states, count, normed)?;
         let network = &block.feed_forward;

@@ -26,6 +26,8 @@ buffers! {
         rows: [i8; Kernels::quantized_bytes(ROWS * sizes.convolution_rows, sizes.convolution_inputs)],
         /// `[ROWS or 2 ROWS]`.
         row_scales: [f32; ROWS, sizes.convolution_rows],
+        /// [`Sizes::biases`].
+        bias: [f32; sizes.biases],
         /// [`Sizes::room`].
         room: [i8; sizes.room(ROWS * sizes.convolution_rows, sizes.convolution_inputs)],
     }
@@ -212,8 +214,8 @@ impl Frontend<'_, '_, '_> {
         } else {
             self.step(index - 1, first_input, needed)?;
         }
-        let FrontendBuffers { samples, even, odd, split, rows, row_scales, room } = &mut self.buffers;
-        let mut rounding = Rounding { split, rows, scales: row_scales, room };
+        let FrontendBuffers { samples, even, odd, split, rows, row_scales, bias, room } = &mut self.buffers;
+        let mut rounding = Rounding { split, rows, scales: row_scales, bias, room };
         let (source, result): (&[f32], &mut [f32]) = match (index, index % 2) {
             (0, _) => (samples, even),
             (_, 0) => (odd, even),

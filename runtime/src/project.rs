@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::residual::Spare;
 use core::cell::Cell;
 use kinglet_kernels::{KernelError, Kernels, QuantizedRows, Rows};
-use kinglet_model_format::{ActivationBits, Linear, Matrix};
+use kinglet_model_format::{ActivationBits, Floats, Linear, Matrix};
 
 /// Room to round rows in: for `n` rows of `i` inputs at sixteen bits, `2 n` rows everywhere. Where layers add to shared
 /// matrices, each has [`Need`](crate::residual::Need) more, and `split` at least that.
@@ -15,6 +15,8 @@ pub(crate) struct Rounding<'a> {
     pub(crate) rows: &'a mut [i8],
     /// One a row, two at sixteen bits.
     pub(crate) scales: &'a mut [f32],
+    /// [`Sizes::biases`](crate::sizes::Sizes::biases): a bias of f16 as f32.
+    pub(crate) bias: &'a mut [f32],
     /// [`Kernels::int4_room`] or [`Kernels::int3_room`] for the products with int4 or int3 matrices.
     pub(crate) room: &'a mut [i8],
 }
@@ -28,6 +30,7 @@ pub(crate) struct Input<'a> {
     quantized: QuantizedRows<'a>,
     /// Taken by one product at a time, as is the next.
     spare: Cell<Spare<'a>>,
+    bias: Cell<&'a mut [f32]>,
     pub(crate) room: Cell<&'a mut [i8]>,
 }
 
@@ -49,7 +52,7 @@ impl<'a> Input<'a> {
         inputs: usize,
         rounding: &'a mut Rounding<'_>,
     ) -> Result<Self, Error> {
-        let Rounding { split, rows: values, scales, room } = rounding;
+        let Rounding { split, rows: values, scales, bias, room } = rounding;
         let copies = rows * result_rows(bits);
         let (values, spare_rows) = split_at(values, Kernels::quantized_bytes(copies, inputs));
         let (scales, spare_scales) = split_at(scales, copies);
@@ -63,7 +66,8 @@ impl<'a> Input<'a> {
             }
         };
         let spare = Cell::new(Spare { floats: split, rows: spare_rows, scales: spare_scales });
-        Ok(Self { kernels, source, rows, bits, quantized, spare, room: Cell::new(room) })
+        let (bias, room) = (Cell::new(&mut **bias), Cell::new(&mut **room));
+        Ok(Self { kernels, source, rows, bits, quantized, spare, bias, room })
     }
 
     /// `out = rows x weights + bias`, `[rows, outputs]`. `out` must have room for [`result_rows`] times as many rows.
@@ -82,9 +86,21 @@ impl<'a> Input<'a> {
     pub(crate) fn product(
         &self,
         weight: &Matrix<'_>,
-        bias: Option<&[f32]>,
+        bias: Option<Floats<'_>>,
         out: &mut [f32],
     ) -> Result<(), Error> {
+        let Some(bias) = bias else { return self.multiply(weight, None, out) };
+        let room = self.bias.take();
+        let (needed, given) = (bias.room(), room.len());
+        let done = match bias.widen(room) {
+            Some(bias) => self.multiply(weight, Some(bias), out),
+            None => Err(KernelError::TooShort { name: "bias", needed, given }.into()),
+        };
+        self.bias.set(room);
+        done
+    }
+
+    fn multiply(&self, weight: &Matrix<'_>, bias: Option<&[f32]>, out: &mut [f32]) -> Result<(), Error> {
         let outputs = weight.outputs();
         // Rows in two halves are joined with the bias; what multiplies floats has none of them.
         let split = self.bits == ActivationBits::Sixteen && !matches!(weight, Matrix::Float(_));

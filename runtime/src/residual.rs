@@ -82,7 +82,8 @@ impl Input<'_> {
         })?;
         self.product(&residual.right, None, middle)?;
         let room = self.room.take();
-        let mut rounding = Rounding { split: &mut [], rows: spare.rows, scales: spare.scales, room };
+        let mut rounding =
+            Rounding { split: &mut [], rows: spare.rows, scales: spare.scales, bias: &mut [], room };
         let source = Rows { values: middle, stride: rank };
         let bits = ActivationBits::Eight;
         let input = Input::new(self.kernels, bits, source, self.rows, rank, &mut rounding)?;

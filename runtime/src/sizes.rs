@@ -10,7 +10,7 @@ use crate::sinusoids;
 use kinglet_kernels::{Kernels, attend_scratch, frame_cache_bytes, frame_scratch};
 use kinglet_model_format::{
     Activation, ActivationBits, ChunkConfig, Convolution, FilterBankConfig, FrontendKind, LayerKind, Matrix,
-    Model,
+    Model, TensorKind,
 };
 
 /// Frames that one step of the frontend makes.
@@ -132,6 +132,10 @@ pub(crate) struct Sizes {
     pub(crate) has_int4: bool,
     /// Whether one is int3, of either coding.
     pub(crate) has_int3: bool,
+    /// Values of the longest bias in f16.
+    pub(crate) biases: usize,
+    /// Values of the largest memory in f16, `[kernel, stride]`.
+    pub(crate) taps: usize,
     /// Longest piece of the vocabulary, in bytes.
     pub(crate) piece: usize,
     /// Hypotheses of the search over CTC frames; zero where the CTC head is not asked for.
@@ -208,6 +212,8 @@ impl Sizes {
             convolution_rows: 1,
             has_int4: model.tensors().iter().any(|tensor| tensor.kind.has_groups()),
             has_int3: model.tensors().iter().any(|tensor| tensor.kind.int3_coding().is_some()),
+            biases: most_values(model, TensorKind::HalfVector),
+            taps: most_values(model, TensorKind::HalfFloat),
             piece: model.vocabulary().longest(),
             ctc_beam: 0,
             ctc_rows: 0,
@@ -407,4 +413,10 @@ fn check_supported(model: &Model<'_>) -> Result<(), Error> {
         return Err(Error::Unsupported("another sample rate than 16 kHz"));
     }
     Ok(())
+}
+
+/// Values of the largest tensor of a kind, zero without one.
+fn most_values(model: &Model<'_>, kind: TensorKind) -> usize {
+    let tensors = model.tensors().iter().filter(|tensor| tensor.kind == kind);
+    tensors.filter_map(|tensor| tensor.floats()).map(|floats| floats.len()).max().unwrap_or(0)
 }

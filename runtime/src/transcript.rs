@@ -155,7 +155,7 @@ pub(crate) fn compose<'a>(
 
 /// Whether a word begins with this token, wherever it stands.
 pub(crate) fn begins_word(vocabulary: &Vocabulary<'_>, token: u32) -> bool {
-    vocabulary.piece(token).first() == Some(&b' ')
+    vocabulary.piece(token).into_iter().next() == Some(b' ')
 }
 
 /// Writes the words with one space between them; returns the bytes of text and the number of words.
@@ -182,7 +182,7 @@ fn write_words(
         }
         let begin = writer.end;
         let word = tokens.get(index..next).unwrap_or(&[]);
-        writer.write_lossy(word.iter().flat_map(|&token| vocabulary.piece(token)).copied());
+        writer.write_lossy(word.iter().flat_map(|&token| vocabulary.piece(token)));
         if writer.end == begin {
             writer.end = before;
         } else if let Some(place) = words.get_mut(word_count) {

@@ -5,6 +5,7 @@ use super::steps::{Grid, Steps, quantize_steps};
 use crate::matrix::{INPUT_BLOCK, INPUT_PAD, Int3Block, OUTPUT_BLOCK, WideBlock, round_up};
 use crate::sparse::BlockShape;
 use crate::tensor::TensorKind;
+use half::f16;
 use std::string::String;
 use std::vec;
 use std::vec::Vec;
@@ -42,8 +43,30 @@ pub(crate) fn store_vector(name: &str, values: &[f32]) -> StoredTensor {
     stored(name, TensorKind::Vector, (values.len(), 1), float_bytes(values), Vec::new(), 0.0)
 }
 
+/// [`store_vector`], in f16 where that keeps all values to the bit.
+pub(super) fn store_bias(name: &str, values: &[f32]) -> StoredTensor {
+    match half_bytes(values) {
+        Some(bytes) => stored(name, TensorKind::HalfVector, (values.len(), 1), bytes, Vec::new(), 0.0),
+        None => store_vector(name, values),
+    }
+}
+
 /// `rows` is `[outputs][inputs]`.
 pub(crate) fn store_float(name: &str, rows: &[f32], outputs: usize, inputs: usize) -> StoredTensor {
+    let values = float_bytes(&columns(rows, outputs, inputs));
+    stored(name, TensorKind::Float, (outputs, inputs), values, Vec::new(), 0.0)
+}
+
+/// [`store_float`], in f16 where that keeps all values to the bit.
+pub(super) fn store_taps(name: &str, rows: &[f32], outputs: usize, inputs: usize) -> StoredTensor {
+    match half_bytes(&columns(rows, outputs, inputs)) {
+        Some(values) => stored(name, TensorKind::HalfFloat, (outputs, inputs), values, Vec::new(), 0.0),
+        None => store_float(name, rows, outputs, inputs),
+    }
+}
+
+/// `[outputs][inputs]` as `[inputs][padded outputs]`.
+fn columns(rows: &[f32], outputs: usize, inputs: usize) -> Vec<f32> {
     let padded = round_up(outputs, OUTPUT_BLOCK);
     let mut values = vec![0.0; padded * inputs];
     for (output, row) in rows.chunks_exact(inputs).enumerate() {
@@ -51,7 +74,7 @@ pub(crate) fn store_float(name: &str, rows: &[f32], outputs: usize, inputs: usiz
             values[input * padded + output] = value;
         }
     }
-    stored(name, TensorKind::Float, (outputs, inputs), float_bytes(&values), Vec::new(), 0.0)
+    values
 }
 
 /// Weights rounded to int8, `[outputs][inputs]`, and their scales.
@@ -227,6 +250,15 @@ pub(super) fn stored(
     let name = name.into();
     let report = TensorReport { name, kind, shape, block: None, density: 1.0, bytes, relative_error };
     StoredTensor { report, group_inputs: 0, values, scales, index: Vec::new() }
+}
+
+/// All values in f16, where each is one.
+fn half_bytes(values: &[f32]) -> Option<Vec<u8>> {
+    let exact = |value: &f32| {
+        let half = f16::from_f32(*value);
+        (half.is_finite() && half.to_f32().to_bits() == value.to_bits()).then(|| half.to_le_bytes())
+    };
+    values.iter().map(exact).collect::<Option<Vec<_>>>().map(|halves| halves.concat())
 }
 
 pub(super) fn float_bytes(values: &[f32]) -> Vec<u8> {

@@ -4,7 +4,7 @@ use super::checkpoint::{
     Checkpoint, ConvolutionConfig, DecoderParts, FeedForwardWidth, FilterBankEntry, Stack,
 };
 use super::error::PackError;
-use super::lay_out::{StoredTensor, store_float, store_vector};
+use super::lay_out::{StoredTensor, store_bias, store_taps, store_vector};
 use super::options::{PackOptions, Weights};
 use super::share::{self, ShareReport, SharedMatrix, StackPlan};
 use super::steps::Grid;
@@ -151,7 +151,7 @@ impl Packer<'_> {
         let grid = self.grid(&prefix, storage.weights, [outputs, inputs])?;
         let stored = storage.store(&name, &rows, outputs, inputs, grid.as_ref())?;
         self.put(&mut slots, Role::Kernel, Part::Weight, stored);
-        self.bias(&mut slots, Role::Kernel, &prefix, outputs)?;
+        self.bias(&mut slots, Role::Kernel, &prefix, outputs, store_bias)?;
         match config.norm.as_deref() {
             None => {}
             Some("group") => self.norm(&mut slots, Role::GroupNorm, "frontend.norm", outputs)?,
@@ -226,7 +226,7 @@ impl Packer<'_> {
             let kernel = usize::from(memory.kernel);
             let name = format!("{prefix}.weight");
             let rows = self.take(&name, &[width, kernel])?;
-            self.put(slots, Role::Memory, Part::Weight, store_float(&name, &rows, width, kernel));
+            self.put(slots, Role::Memory, Part::Weight, store_taps(&name, &rows, width, kernel));
         }
         Ok(())
     }
@@ -284,7 +284,7 @@ impl Packer<'_> {
             let stored = storage.store(&name, &rows, outputs, inputs, grid.as_ref())?;
             self.put(slots, role, Part::Weight, stored);
         }
-        self.bias(slots, role, prefix, outputs)
+        self.bias(slots, role, prefix, outputs, store_bias)
     }
 
     fn norm(
@@ -297,7 +297,7 @@ impl Packer<'_> {
         let name = format!("{prefix}.weight");
         let weight = self.take(&name, &[width])?;
         self.put(slots, role, Part::Weight, store_vector(&name, &weight));
-        self.bias(slots, role, prefix, width)
+        self.bias(slots, role, prefix, width, store_vector)
     }
 
     fn bias(
@@ -306,11 +306,12 @@ impl Packer<'_> {
         role: Role,
         prefix: &str,
         length: usize,
+        store: fn(&str, &[f32]) -> StoredTensor,
     ) -> Result<(), PackError> {
         let name = format!("{prefix}.bias");
         if self.unused.contains(&name) {
             let bias = self.take(&name, &[length])?;
-            self.put(slots, role, Part::Bias, store_vector(&name, &bias));
+            self.put(slots, role, Part::Bias, store(&name, &bias));
         }
         Ok(())
     }

@@ -8,8 +8,9 @@ use crate::layer::{LayerKind, Part, Role};
 use crate::model::Model;
 use crate::section::{ALIGNMENT, CHECKED_FROM, ENTRY_LENGTH, HEADER_LENGTH, MAGIC, SectionKind, VERSION};
 use crate::sparse::BlockShape;
-use crate::text::PIECES;
+use crate::text::{MOST_SHARED, PIECES, SHARED};
 use std::format;
+use std::iter;
 use std::vec::Vec;
 
 /// The tensors of a layer: role, part, id.
@@ -199,21 +200,40 @@ fn put_u32s(bytes: &mut Vec<u8>, values: &[u32]) {
     bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
 }
 
+/// Tokens that begin like the one before them share those bytes with it, where that saves more than saying so costs: in
+/// the order of their bytes they do.
 fn write_vocabulary(pieces: &[Vec<u8>]) -> Result<Vec<u8>, PackError> {
-    let too_long = || PackError::Vocabulary("a token has more than 255 bytes".into());
-    let mut section = (pieces.len() as u32).to_le_bytes().to_vec();
-    let (mut lengths, mut place) = (Vec::with_capacity(pieces.len()), 0);
-    for run in pieces.chunks(PIECES) {
+    let lengths = pieces.iter().map(|piece| u8::try_from(piece.len())).collect::<Result<Vec<_>, _>>();
+    let lengths = lengths.map_err(|_| PackError::Vocabulary("a token has more than 255 bytes".into()))?;
+    let mut shared: Vec<u8> = pieces.chunks(PIECES).flat_map(shared_in_run).collect();
+    let saved: usize = shared.iter().copied().map(usize::from).sum();
+    let pays = saved > pieces.len().div_ceil(2);
+    if !pays {
+        shared.fill(0);
+    }
+    let count = pieces.len() as u32 | if pays { SHARED } else { 0 };
+    let mut section = count.to_le_bytes().to_vec();
+    let own: Vec<&[u8]> =
+        pieces.iter().zip(&shared).map(|(piece, &shared)| &piece[usize::from(shared)..]).collect();
+    let mut place = 0;
+    for run in own.chunks(PIECES) {
         put_u32s(&mut section, &[place]);
-        for piece in run {
-            let length = u8::try_from(piece.len()).map_err(|_| too_long())?;
-            lengths.push(length);
-            place += u32::from(length);
-        }
+        place += run.iter().map(|own| own.len() as u32).sum::<u32>();
     }
     section.extend(lengths);
-    section.extend(pieces.iter().flatten());
+    if pays {
+        section.extend(shared.chunks(2).map(|pair| pair[0] | pair.get(1).unwrap_or(&0) << 4));
+    }
+    section.extend(own.into_iter().flatten());
     Ok(section)
+}
+
+/// How many bytes each token of a run has in common with the beginning of the one before it; none the first.
+fn shared_in_run(run: &[Vec<u8>]) -> impl Iterator<Item = u8> {
+    let before = iter::once(&[][..]).chain(run.iter().map(Vec::as_slice));
+    run.iter().zip(before).map(|(piece, before)| {
+        piece.iter().zip(before).take(MOST_SHARED).take_while(|(a, b)| a == b).count() as u8
+    })
 }
 
 fn put_strings<'a>(bytes: &mut Vec<u8>, strings: impl Iterator<Item = &'a [u8]> + Clone) {

@@ -96,7 +96,7 @@ pub fn attacks(file: &[u8]) -> Vec<Attack> {
     for code in 1..=4 {
         change(&format!("kind-{code}-in-blocks"), tensors + field::BLOCK, &[code]);
     }
-    for kind in [0, 1, 2, 3, 4, 5, 6, 7, 8, 0xFF] {
+    for kind in (0..=11).chain([0xFF]) {
         change(&format!("first-tensor-of-kind-{kind}"), tensors + 8, &[kind]);
     }
     // Indices that are used before they are compared.

@@ -39,6 +39,8 @@ buffers! {
         rows: [i8; Kernels::quantized_bytes(FRAMES * sizes.ctc_rows, sizes.encoder_width)],
         /// `[FRAMES or 2 FRAMES]`.
         row_scales: [f32; FRAMES, sizes.ctc_rows],
+        /// [`Sizes::biases`].
+        bias: [f32; sizes.biases],
         /// A panel of an int4 matrix as int8.
         room: [i8; sizes.room(FRAMES * sizes.ctc_rows, sizes.encoder_width)],
     }
@@ -77,8 +79,8 @@ pub(crate) fn search(
     hypotheses: &mut Hypotheses<'_>,
 ) -> Result<(), Error> {
     let (width, vocabulary) = (head.output.weight.inputs(), head.output.weight.outputs());
-    let CtcBuffers { logits, split, rows, row_scales, room } = buffers;
-    let mut rounding = Rounding { split, rows, scales: row_scales, room };
+    let CtcBuffers { logits, split, rows, row_scales, bias, room } = buffers;
+    let mut rounding = Rounding { split, rows, scales: row_scales, bias, room };
     hypotheses.clear(max_tokens);
     for first in (0..frames).step_by(FRAMES) {
         let count = FRAMES.min(frames - first);

@@ -3,7 +3,8 @@
 use crate::project::{Input, Rounding, result_rows};
 use kinglet_kernels::{Kernels, Rows, dequantize_int3_row, dequantize_int4_row, dequantize_row};
 use kinglet_model_format::{
-    ActivationBits, Int3Coding, Int3Matrix, Int4Matrix, Int4Scales, Int8Matrix, Linear, Matrix, ShortScale,
+    ActivationBits, Floats, Int3Coding, Int3Matrix, Int4Matrix, Int4Scales, Int8Matrix, Linear, Matrix,
+    ShortScale,
 };
 use std::vec;
 use std::vec::Vec;
@@ -75,13 +76,14 @@ fn check(weight: Matrix<'_>, values: &[i8], dequantize: impl Fn(usize, &mut [f32
                     split: &mut split,
                     rows: &mut quantized,
                     scales: &mut scales,
+                    bias: &mut [],
                     room: &mut room,
                 };
                 let source = Rows { values: &source, stride: INPUTS };
                 let input = Input::new(kernels, bits, source, rows, INPUTS, &mut rounding).expect("room");
                 let [first, second] = [weight, Matrix::Int8(int8)].map(|weight| {
                     let mut out = vec![0.0; result_rows(bits) * rows * OUTPUTS];
-                    input.times(&Linear::new(weight, Some(&bias)), &mut out).expect("room");
+                    input.times(&Linear::new(weight, Some(Floats::Single(&bias))), &mut out).expect("room");
                     out.truncate(rows * OUTPUTS);
                     out
                 });

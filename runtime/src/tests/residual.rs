@@ -7,7 +7,7 @@ use crate::residual::Need;
 use kinglet_kernels::{Kernels, Rows};
 use kinglet_model_format::pack::{Groups, PackOptions, Sharing};
 use kinglet_model_format::{
-    ActivationBits, FloatMatrix, Int8Matrix, Linear, LowRank, Matrix, Model, round_up,
+    ActivationBits, FloatMatrix, Floats, Int8Matrix, Linear, LowRank, Matrix, Model, round_up,
 };
 use std::vec;
 use std::vec::Vec;
@@ -73,7 +73,7 @@ fn factors_and_diagonal_are_added() {
         for (left, right) in [(left.int8(), right.int8()), (left.float(), right.float())] {
             let linear = Linear {
                 weight: weight.int8(),
-                bias: Some(&bias),
+                bias: Some(Floats::Single(&bias)),
                 residual: Some(LowRank { left, right }),
                 diagonal: Some(&diagonal),
             };
@@ -84,8 +84,13 @@ fn factors_and_diagonal_are_added() {
                 let mut split = vec![0.0; (rows * copies * SIZE).max(need.floats)];
                 let mut quantized = vec![0; Kernels::quantized_bytes(rows * copies, SIZE) + need.bytes];
                 let mut scales = vec![0.0; rows * copies + need.scales];
-                let mut rounding =
-                    Rounding { split: &mut split, rows: &mut quantized, scales: &mut scales, room: &mut [] };
+                let mut rounding = Rounding {
+                    split: &mut split,
+                    rows: &mut quantized,
+                    scales: &mut scales,
+                    bias: &mut [],
+                    room: &mut [],
+                };
                 let source = Rows { values: &x, stride: SIZE };
                 let input = Input::new(kernels, bits, source, rows, SIZE, &mut rounding).expect("room");
                 let mut out = vec![0.0; rows * copies * SIZE];
@@ -106,7 +111,8 @@ fn too_little_room_is_an_error() {
     let residual = Some(LowRank { left: left.int8(), right: right.int8() });
     let linear = Linear { residual, ..Linear::new(weight.int8(), None) };
     let (mut quantized, mut scales) = ([0; 16], [0.0; 1]);
-    let mut rounding = Rounding { split: &mut [], rows: &mut quantized, scales: &mut scales, room: &mut [] };
+    let mut rounding =
+        Rounding { split: &mut [], rows: &mut quantized, scales: &mut scales, bias: &mut [], room: &mut [] };
     let source = Rows { values: &[1.0; 16], stride: 16 };
     let input =
         Input::new(Kernels::detect(), ActivationBits::Eight, source, 1, 16, &mut rounding).expect("room");
