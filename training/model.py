@@ -190,7 +190,8 @@ class Student(Moonshine):
 
     @torch.no_grad()
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The checkpoint: every tensor by its plain name, matrices rounded, and the grids of those in four bits or three."""
+        """The checkpoint: every tensor by its plain name, matrices rounded, and the grids of those in four bits or three; biases of matrices and
+        memories in f16, which the packer then stores."""
         result = {}
         for name, values in self.state_dict().items():
             if ".parametrizations." not in name:
@@ -201,6 +202,9 @@ class Student(Moonshine):
             rounding = module.parametrizations.weight[0] if parametrize.is_parametrized(module, "weight") else None
             if isinstance(rounding, Rounded) and rounding.scheme.bits in (3, 4):
                 result |= dict(zip((prefix + kind for kind in GRID), (rounding.scales.clamp(min=1e-9), rounding.multipliers)))
+            if (bias := f"{prefix}bias") in result:
+                result[bias] = result[bias].half()
+        result |= {name: values.half() for name, values in result.items() if name.endswith("memory.weight")}
         return {name: values.detach().float().cpu() for name, values in result.items()}
 
 

@@ -1,19 +1,22 @@
 #!/usr/bin/env python3
-"""Stage 2a: keeps the pieces of the vocabulary that English needs, chosen on text that is not test text.
+"""Stage 2a: keeps the pieces of the vocabulary that spoken English needs, chosen on text that is not test text.
 
-  python training/trim_vocabulary.py 12000                 # training/out/moonshine-tiny-en -> training/out/moonshine-tiny-en-12000
+  python training/trim_vocabulary.py 16000                 # training/out/moonshine-tiny-en -> training/out/moonshine-tiny-en-16000
   python training/trim_vocabulary.py 18000 --power 0.7 --texts training/out/sentences.txt
+  python training/trim_vocabulary.py 16000 --checkpoint training/out/en_trellis --cut training/out/moonshine-tiny-en-18000   # of a student
 
-Always kept: special tokens, single bytes, Latin letters, digits, punctuation, pieces of at most two letters. The rest by how often
-they are needed: word frequencies (PyPI wordfreq) and what was said or heard in the training folders. Kept pieces get new
-numbers; `pieces.json` beside the checkpoint says for each old one what it has become.
+Always kept: special tokens, characters of ASCII, letters of Latin-1, typographic quotes and dashes, pieces of at most two letters or digits. The
+rest by how often they are needed: word frequencies (PyPI wordfreq) and what is given as texts or was heard in training folders; so what stands in
+program text alone goes first. Kept pieces get new numbers, in the order of their bytes, in which a model file stores what neighbours share once;
+`pieces.json` beside the checkpoint says for each piece of the whole vocabulary what it has become.
 """
 
 import argparse
 import collections
 import json
 import re
-import string
+import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 import wordfreq
@@ -24,38 +27,59 @@ from checkpoint import read_checkpoint, write_checkpoint
 from import_moonshine import tokenizer_json
 
 HERE = Path(__file__).resolve().parent
+WHOLE = HERE / "out" / "moonshine-tiny-en"
 SPECIAL = 3
 WORDS = 300000
-PUNCTUATION = string.punctuation + "’“”–—…"
+MARKS = "’“”–—…"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pieces", type=int)
-    parser.add_argument("--checkpoint", type=Path, default=HERE / "out" / "moonshine-tiny-en")
+    parser.add_argument("--checkpoint", type=Path, default=WHOLE, help="what is cut: the float model, or a student of it, rounded or not")
+    parser.add_argument("--cut", type=Path, help="where the checkpoint's vocabulary was cut before: the checkpoint that this left, with its pieces.json")
     parser.add_argument("--heard", type=Path, nargs="*", default=[], help="NAME.jsonl of prepare.py, training folders only")
     parser.add_argument("--texts", type=Path, nargs="*", default=[], help="sentences, a line each, as sentences.py writes them")
-    parser.add_argument("--power", type=float, default=0.5, help="of a count, 0 to 1: how much more a frequent piece is worth than a rare one")
+    parser.add_argument("--power", type=float, default=1.0, help="of a count, 0 to 1: how much more a frequent piece is worth than a rare one")
     parser.add_argument("--wheels", type=Path)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
 
     tensors, config, vocabulary = read_checkpoint(arguments.checkpoint)
+    _, _, whole = read_checkpoint(WHOLE) if arguments.cut else (None, None, vocabulary)
+    rows = rows_of(whole, vocabulary, arguments.cut)
+    if not SPECIAL < arguments.pieces <= len(rows):
+        raise SystemExit(f"{arguments.checkpoint} has {len(rows)} pieces: give a number of at most as many")
     tokenizer = Tokenizer.from_str(tokenizer_json(arguments.wheels, HERE / "out" / "wheels").decode())
-    kept = choose(tokenizer, vocabulary, arguments.heard, arguments.texts, arguments.power, arguments.pieces)
-    tensors["decoder.embedding.weight"] = tensors["decoder.embedding.weight"][kept]
+    kept = choose(tokenizer, whole, rows.keys(), arguments.heard, arguments.texts, arguments.power, arguments.pieces)
+    left = [rows[token] for token in kept]
+    # The weights, and of rounded ones their grid: a row a piece.
+    tensors |= {name: values[left] for name, values in tensors.items() if name.startswith("decoder.embedding.")}
     config["output"]["vocabulary"] = len(kept)
     # The begin and end tokens stand in front of every piece that could be dropped.
     config["provenance"] += f" Vocabulary cut from {len(vocabulary)} to {len(kept)} pieces by training/trim_vocabulary.py."
     output = arguments.output or arguments.checkpoint.with_name(f"{arguments.checkpoint.name}-{arguments.pieces}")
-    write_checkpoint(output, tensors, config, [vocabulary[token] for token in kept])
-    (output / "pieces.json").write_text(json.dumps(translation(vocabulary, kept)) + "\n", encoding="ascii")
+    write_checkpoint(output, tensors, config, [whole[token] for token in kept])
+    (output / "pieces.json").write_text(json.dumps(translation(whole, kept)) + "\n", encoding="ascii")
+    if (options := arguments.checkpoint / "pack.toml").is_file():
+        shutil.copyfile(options, output / "pack.toml")
     print(f"{output}: {len(kept)} of {len(vocabulary)} pieces")
 
 
-def choose(tokenizer: Tokenizer, vocabulary: list[bytes], heard: list[Path], texts: list[Path], power: float, pieces: int) -> list[int]:
-    """Increasing ids of the kept pieces."""
-    always = set(range(SPECIAL)) | {token for token, piece in enumerate(vocabulary) if is_basic(piece)}
+def rows_of(whole: list[bytes], vocabulary: list[bytes], cut: Path | None) -> dict[int, int]:
+    """For each piece of the whole vocabulary that the checkpoint has the row where it stands."""
+    if cut is None:
+        return dict(enumerate(range(len(vocabulary))))
+    parts = json.loads((cut / "pieces.json").read_text(encoding="ascii"))
+    # A piece that was dropped became others, perhaps a single one of other bytes.
+    rows = {token: new[0] for token, new in enumerate(parts) if len(new) == 1 and vocabulary[new[0]] == whole[token]}
+    if sorted(rows.values()) != list(range(len(vocabulary))):
+        raise SystemExit(f"{cut} does not have the vocabulary of the checkpoint")
+    return rows
+
+
+def choose(tokenizer: Tokenizer, vocabulary: list[bytes], there: Collection[int], heard: list[Path], texts: list[Path], power: float, pieces: int) -> list[int]:
+    """Ids of the kept pieces, in the order of their bytes behind the special ones; out of those that are `there`."""
     needed: collections.Counter = collections.Counter()
     for word in tqdm(wordfreq.top_n_list("en", WORDS, wordlist="large"), desc="word list", unit="word"):
         # Rare words as a group are many: a power, the square root for one, lets each count for more than its share.
@@ -72,32 +96,40 @@ def choose(tokenizer: Tokenizer, vocabulary: list[bytes], heard: list[Path], tex
     scale = sum(needed.values()) / max(1, sum(heard_tokens.values()))
     for token, count in heard_tokens.items():
         needed[token] += scale * count**power
-    ranked = [token for token, _ in needed.most_common() if token not in always]
-    return sorted(always | set(ranked[: max(0, pieces - len(always))]))
+    ranked = sorted(there, key=lambda token: (-needed[token], token))
+    # Characters of ASCII are there twice, as bytes too: what is needed less is not basic.
+    basic = {vocabulary[token]: token for token in reversed(ranked) if token >= SPECIAL and is_basic(vocabulary[token])}
+    always = set(range(SPECIAL)) | set(basic.values())
+    ranked = [token for token in ranked if token not in always]
+    kept = always | set(ranked[: max(0, pieces - len(always))])
+    return sorted(kept, key=lambda token: (token >= SPECIAL, vocabulary[token] if token >= SPECIAL else b"", token))
 
 
 def translation(vocabulary: list[bytes], kept: list[int]) -> list[list[int]]:
-    """For each old piece its new number, or the longest kept pieces of which its bytes can be put together."""
+    """For each piece of the vocabulary its new number, or the longest kept pieces of which its bytes can be put together."""
     numbers = {token: number for number, token in enumerate(kept)}
     by_bytes = {vocabulary[token]: number for token, number in reversed(numbers.items()) if vocabulary[token]}
     result = []
     for token, piece in enumerate(vocabulary):
         parts, rest = [], piece
         while rest and token not in numbers:
-            length = next(length for length in range(len(rest), 0, -1) if rest[:length] in by_bytes)
-            parts.append(by_bytes[rest[:length]])
-            rest = rest[length:]
+            length = next((length for length in range(len(rest), 0, -1) if rest[:length] in by_bytes), 0)
+            parts += [by_bytes[rest[:length]]] if length else []
+            # A byte that no piece has is left out.
+            rest = rest[max(length, 1) :]
         result.append([numbers[token]] if token in numbers else parts)
     return result
 
 
 def is_basic(piece: bytes) -> bool:
-    """A byte, Latin letters, digits or punctuation, two at most."""
+    """A character of ASCII, two letters or digits at most, a letter of Latin-1, or a mark of print."""
     text = piece.decode("utf-8", "replace")
     letters = text.removeprefix(" ")
-    if len(piece) == 1 or (letters and len(text) <= 4 and all(letter in PUNCTUATION for letter in letters)):
-        return True
-    return len(letters) <= 2 and bool(re.fullmatch(r"[0-9A-Za-z]+", letters)) or (len(letters) == 1 and ord(letters) < 0x250)
+    if len(piece) == 1:
+        return piece.isascii() and text.isprintable()
+    if len(letters) == 1 and not letters.isascii():
+        return letters in MARKS or (letters.isalpha() and ord(letters) < 0x100)
+    return bool(re.fullmatch(r"[0-9A-Za-z]{1,2}", letters))
 
 
 if __name__ == "__main__":
