@@ -4,7 +4,7 @@ use crate::error::Rule;
 use crate::fields::{Fields, StringTable};
 use byteorder::{ByteOrder, LittleEndian};
 use core::array;
-use core::iter::{Chain, Copied, Take};
+use core::iter::{self, Chain, Copied, Take};
 use core::slice;
 
 /// The bytes that each token stands for: section `vocabulary`.
@@ -30,33 +30,20 @@ impl<'a> Vocabulary<'a> {
         let starts = fields.bytes(expected.div_ceil(PIECES) * size_of::<u32>())?;
         let lengths = fields.bytes(expected)?;
         let shared = if count & SHARED == 0 { &[] } else { fields.bytes(expected.div_ceil(2))? };
-        let vocabulary = Self { starts, lengths, shared, bytes: fields.rest() };
         let mut place = 0;
-        for (run, start) in starts.chunks_exact(size_of::<u32>()).enumerate() {
+        let runs = starts.chunks_exact(size_of::<u32>()).zip(lengths.chunks(PIECES));
+        for (run, (start, lengths)) in runs.enumerate() {
             if LittleEndian::read_u32(start) as usize != place {
                 return Err(Rule::OffsetOrder);
             }
-            place += vocabulary.check_run(run)?;
+            place += own_bytes(lengths, shared.chunks(PIECES / 2).nth(run).unwrap_or(&[]))?;
         }
         if !expected.is_multiple_of(2) && shared.last().is_some_and(|&pair| pair >> 4 != 0) {
             return Err(Rule::Reserved);
         }
-        if vocabulary.bytes.len() == place { Ok(vocabulary) } else { Err(Rule::OffsetOrder) }
-    }
-
-    /// Bytes that the tokens of a run have of their own. None may share more than it and the one before it have.
-    fn check_run(&self, run: usize) -> Result<usize, Rule> {
-        let tokens = run * PIECES..self.len().min((run + 1) * PIECES);
-        let (mut own, mut before) = (0, 0);
-        for token in tokens {
-            let (length, shared) = self.counts(token);
-            if shared > length.min(before) {
-                return Err(Rule::OffsetOrder);
-            }
-            own += length - shared;
-            before = length;
-        }
-        Ok(own)
+        let bytes = fields.rest();
+        let whole = bytes.len() == place;
+        if whole { Ok(Self { starts, lengths, shared, bytes }) } else { Err(Rule::OffsetOrder) }
     }
 
     /// Bytes of a token, and how many of them it shares with the one before it.
@@ -101,6 +88,20 @@ impl<'a> Vocabulary<'a> {
         }
         piece
     }
+}
+
+/// Bytes that the tokens of a run have of their own. None may share more than it and the one before it have.
+fn own_bytes(lengths: &[u8], pairs: &[u8]) -> Result<usize, Rule> {
+    // Without a branch for each, so that vectors of them are looked at.
+    let mut shared = [0; PIECES];
+    for (two, &pair) in shared.as_chunks_mut().0.iter_mut().zip(pairs) {
+        *two = [pair & 0xf, pair >> 4];
+    }
+    let shorter = lengths.iter().zip(iter::once(&0).chain(lengths)).zip(&shared);
+    let fits =
+        shorter.fold(true, |fits, ((&length, &before), &shared)| fits & (shared <= length.min(before)));
+    let sum = |counts: &[u8]| counts.iter().map(|&count| usize::from(count)).sum::<usize>();
+    if fits { Ok(sum(lengths).saturating_sub(sum(&shared))) } else { Err(Rule::OffsetOrder) }
 }
 
 /// The bytes of a token, in order.

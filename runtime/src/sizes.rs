@@ -210,17 +210,32 @@ impl Sizes {
             convolution_inputs: 0,
             convolution_split: 0,
             convolution_rows: 1,
-            has_int4: model.tensors().iter().any(|tensor| tensor.kind.has_groups()),
-            has_int3: model.tensors().iter().any(|tensor| tensor.kind.int3_coding().is_some()),
-            biases: most_values(model, TensorKind::HalfVector),
-            taps: most_values(model, TensorKind::HalfFloat),
+            has_int4: false,
+            has_int3: false,
+            biases: 0,
+            taps: 0,
             piece: model.vocabulary().longest(),
             ctc_beam: 0,
             ctc_rows: 0,
         };
+        sizes.add_tensors(model);
         sizes.add_ctc(model, limits)?;
         sizes.add_frontend(model);
         Ok(sizes)
+    }
+
+    /// What tensors of some kinds need. One pass over the table, whose records are checked whenever they are read.
+    fn add_tensors(&mut self, model: &Model<'_>) {
+        for tensor in model.tensors().iter() {
+            self.has_int4 |= tensor.kind.has_groups();
+            self.has_int3 |= tensor.kind.int3_coding().is_some();
+            let values = || tensor.floats().map_or(0, |floats| floats.len());
+            match tensor.kind {
+                TensorKind::HalfVector => self.biases = self.biases.max(values()),
+                TensorKind::HalfFloat => self.taps = self.taps.max(values()),
+                _ => {}
+            }
+        }
     }
 
     /// Those of an encoder that runs chunk by chunk: `frames` is what one cache holds.
@@ -413,10 +428,4 @@ fn check_supported(model: &Model<'_>) -> Result<(), Error> {
         return Err(Error::Unsupported("another sample rate than 16 kHz"));
     }
     Ok(())
-}
-
-/// Values of the largest tensor of a kind, zero without one.
-fn most_values(model: &Model<'_>, kind: TensorKind) -> usize {
-    let tensors = model.tensors().iter().filter(|tensor| tensor.kind == kind);
-    tensors.filter_map(|tensor| tensor.floats()).map(|floats| floats.len()).max().unwrap_or(0)
 }
