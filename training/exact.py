@@ -17,7 +17,7 @@ from arithmetic import (
 from gptq import as_matrix, short_scales, spread
 from quantized import input_bits, packed_steps
 
-FRONTEND_FRAMES = 128  # that the runtime makes at once
+FRONTEND_FRAMES = 50  # that the runtime makes at once
 LEAST_TOKENS = 8
 LONGEST_PHRASE = 16
 ATTENTION = "query", "key", "value", "output"

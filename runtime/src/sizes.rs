@@ -13,10 +13,11 @@ use kinglet_model_format::{
     Model, TensorKind,
 };
 
-/// Frames that one step of the frontend makes.
-pub(crate) const FRONTEND_FRAMES: usize = 64;
 /// Rows that go through a matrix together, so that a weight that is read once serves them all.
 pub(crate) const ROWS: usize = 104;
+/// Frames that one step of the frontend makes: as many as let a convolution in front of one of stride 2, the largest of matrices as a rule, go by in
+/// one pass of [`ROWS`] (101 rows), and the one in front of that, of stride 3, in three.
+pub(crate) const FRONTEND_FRAMES: usize = 50;
 /// Frames that a stream drops from its caches at a time.
 pub(crate) const KEPT_STEP: usize = 4;
 /// Most hypotheses of a beam.
