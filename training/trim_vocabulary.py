@@ -46,7 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     tensors, config, vocabulary = read_checkpoint(arguments.checkpoint)
-    _, _, whole = read_checkpoint(WHOLE) if arguments.cut else (None, None, vocabulary)
+    _, _, whole = read_checkpoint(WHOLE)
     rows = rows_of(whole, vocabulary, arguments.cut)
     if not SPECIAL < arguments.pieces <= len(rows):
         raise SystemExit(f"{arguments.checkpoint} has {len(rows)} pieces: give a number of at most as many")
@@ -68,14 +68,18 @@ def main() -> None:
 
 def rows_of(whole: list[bytes], vocabulary: list[bytes], cut: Path | None) -> dict[int, int]:
     """For each piece of the whole vocabulary that the checkpoint has the row where it stands."""
+    if cut is None and vocabulary != whole:
+        raise SystemExit("the checkpoint's vocabulary was cut before: say by --cut where, in a folder with pieces.json")
     if cut is None:
-        return dict(enumerate(range(len(vocabulary))))
+        return {token: token for token in range(len(whole))}
+    if not (cut / "pieces.json").is_file():
+        raise SystemExit(f"{cut} has no pieces.json: it is not where a vocabulary was cut")
     parts = json.loads((cut / "pieces.json").read_text(encoding="ascii"))
-    # A piece that was dropped became others, perhaps a single one of other bytes.
-    rows = {token: new[0] for token, new in enumerate(parts) if len(new) == 1 and vocabulary[new[0]] == whole[token]}
-    if sorted(rows.values()) != list(range(len(vocabulary))):
+    # A piece that was dropped became others, perhaps a single one, even of its own bytes: a character is there as a byte, and later as a piece.
+    tokens = {new[0]: token for token, new in enumerate(parts) if len(new) == 1 and vocabulary[new[0] : new[0] + 1] == [whole[token]]}
+    if len(tokens) != len(vocabulary):
         raise SystemExit(f"{cut} does not have the vocabulary of the checkpoint")
-    return rows
+    return {token: row for row, token in tokens.items()}
 
 
 def choose(tokenizer: Tokenizer, vocabulary: list[bytes], there: Collection[int], heard: list[Path], texts: list[Path], power: float, pieces: int) -> list[int]:
