@@ -106,7 +106,8 @@ def choose(tokenizer: Tokenizer, vocabulary: list[bytes], there: Collection[int]
     always = set(range(SPECIAL)) | set(basic.values())
     ranked = [token for token in ranked if token not in always]
     kept = always | set(ranked[: max(0, pieces - len(always))])
-    return sorted(kept, key=lambda token: (token >= SPECIAL, vocabulary[token] if token >= SPECIAL else b"", token))
+    # Special tokens have no bytes, and so stand in front.
+    return sorted(kept, key=lambda token: (vocabulary[token], token))
 
 
 def translation(vocabulary: list[bytes], kept: list[int]) -> list[list[int]]:

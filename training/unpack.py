@@ -44,10 +44,10 @@ class Packed:
         lengths, place = self.vocabulary[place : place + count], place + count
         pairs = numpy.frombuffer(self.vocabulary, numpy.uint8, -(-count // 2) * shares, place)
         shared = numpy.stack((pairs & 15, pairs >> 4), 1).flatten().tolist() if shares else [0] * count
-        rest, result = self.vocabulary[place + len(pairs) :], [b""]
+        place, result = place + len(pairs), [b""]
         for length, same in zip(lengths, shared):
-            own, rest = rest[: length - same], rest[length - same :]
-            result.append(result[-1][:same] + own)
+            start, place = place, place + length - same
+            result.append(result[-1][:same] + self.vocabulary[start:place])
         return result[1:]
 
     def tensors(self) -> dict[str, numpy.ndarray]:
@@ -64,10 +64,9 @@ class Packed:
 
 def tensor(name: str, kind: int, outputs: int, inputs: int, group: int, values: bytes, scales: bytes) -> dict[str, numpy.ndarray]:
     high, wide = -(-outputs // 16) * 16, -(-inputs // 16) * 16
-    if kind in (1, 2):
-        return {name: numpy.frombuffer(values, "<f4" if kind == 1 else "<f2").astype(numpy.float32)}
-    if kind in (3, 10):
-        return {name: numpy.frombuffer(values, "<f4" if kind == 3 else "<f2").reshape(inputs, high)[:, :outputs].T.astype(numpy.float32)}
+    if kind in (1, 2, 3, 10):
+        floats = numpy.frombuffer(values, "<f2" if kind in (2, 10) else "<f4").astype(numpy.float32)
+        return {name: floats if kind in (1, 2) else floats.reshape(inputs, high)[:, :outputs].T}
     if kind == 4:
         steps = numpy.frombuffer(values, numpy.int8).reshape(high // 16, wide // 4, 16, 4).transpose(0, 2, 1, 3).reshape(high, wide)
         return {name: (steps * numpy.frombuffer(scales, "<f4")[:, None])[:outputs, :inputs]}

@@ -380,11 +380,8 @@ impl<'a> Resolver<'a> {
         let Some(id) = id else {
             return Ok(None);
         };
-        let is_vector = |tensor: &Tensor<'_>| {
-            let is_vector = matches!(tensor.kind, TensorKind::Vector | TensorKind::HalfVector);
-            is_vector && tensor.outputs == length
-        };
-        let vector = self.tensors.get(id).filter(is_vector).and_then(|tensor| tensor.floats());
+        let fits = |tensor: &Tensor<'_>| tensor.kind.is_vector() && tensor.outputs == length;
+        let vector = self.tensors.get(id).filter(fits).and_then(|tensor| tensor.floats());
         vector.map(Some).ok_or(self.misfit(role))
     }
 

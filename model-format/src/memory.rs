@@ -2,7 +2,7 @@
 
 use crate::config::MemoryConfig;
 use crate::floats::Floats;
-use crate::matrix::{FloatMatrix, OUTPUT_BLOCK, round_up};
+use crate::matrix::FloatMatrix;
 
 /// The kernel of a memory: output `[t, c]` is the sum over taps `k` of `kernel[k, c]` times input
 /// `[t - look_back + k, c]`, where frames outside the utterance are zero. What the input itself adds to the output
@@ -13,16 +13,11 @@ pub struct Memory<'a> {
     pub config: MemoryConfig,
     /// Channels.
     pub width: usize,
-    /// `[kernel][stride]`: a matrix whose inputs are the taps.
+    /// `[kernel][width]`, `width` rounded up to [`OUTPUT_BLOCK`](crate::OUTPUT_BLOCK): a matrix whose inputs are the taps.
     pub values: Floats<'a>,
 }
 
 impl<'a> Memory<'a> {
-    /// Values from one tap to the next in [`values`](Self::values).
-    pub fn stride(&self) -> usize {
-        round_up(self.width, OUTPUT_BLOCK)
-    }
-
     /// The kernel as f32; nothing where `room` is shorter than [`Floats::room`] of its values.
     pub fn kernel<'r>(&self, room: &'r mut [f32]) -> Option<FloatMatrix<'r>>
     where

@@ -57,6 +57,11 @@ impl TensorKind {
         Self::HalfFloat,
     ];
 
+    /// Whether it is a vector, of whatever values.
+    pub fn is_vector(self) -> bool {
+        matches!(self, Self::Vector | Self::HalfVector)
+    }
+
     /// Whether groups of inputs have multipliers.
     pub fn has_groups(self) -> bool {
         matches!(self, Self::Int4 | Self::Int3 | Self::Trellis | Self::SparseInt4)
@@ -320,9 +325,8 @@ impl<'a> TensorTable<'a> {
         let outputs = fields.count("outputs", 1, MAX_DIMENSION)?;
         let inputs = fields.count("inputs", 1, MAX_DIMENSION)?;
         let group_inputs = fields.count("group_inputs", 0, MAX_DIMENSION)?;
-        let is_vector = matches!(kind, TensorKind::Vector | TensorKind::HalfVector);
         let group_fits = if kind.has_groups() { is_group(group_inputs) } else { group_inputs == 0 };
-        if (is_vector && inputs != 1) || block.is_some() != kind.is_sparse() {
+        if (kind.is_vector() && inputs != 1) || block.is_some() != kind.is_sparse() {
             return Err(Rule::TensorShape(id));
         }
         if !group_fits {

@@ -8,14 +8,14 @@ use crate::alignment;
 use crate::cross_cache::{CrossBuffers, CrossCache};
 use crate::encoder::{RotaryTables, attention_shape, feed_forward, norm_rows};
 use crate::error::Error;
-use crate::memory::Ring;
+use crate::memory::{self, Ring};
 use crate::project::{Input, Rounding, part, part_mut, prefix, prefix_mut};
 use crate::region::buffers;
 use crate::residual::Need;
 use crate::sizes::Sizes;
 use kinglet_kernels::{
-    Cache, CacheMut, Kernels, Rows, dequantize_int3_row, dequantize_int4_row, dequantize_row,
-    dequantize_sparse_int4_row, dequantize_sparse_row,
+    Cache, CacheMut, Kernels, Rows, TimeConvolution, dequantize_int3_row, dequantize_int4_row,
+    dequantize_row, dequantize_sparse_int4_row, dequantize_sparse_row,
 };
 use kinglet_model_format::{
     ActivationBits, Attention, CrossAttention, DecoderBlock, Matrix, Memory, Model, OutputHead, Sequence,
@@ -131,19 +131,19 @@ impl Caches {
 /// Adds the memory of `rows [count, width]`, one row a hypothesis, to the states.
 fn remember(
     kernels: Kernels,
-    memory: &Memory<'_>,
+    memory: &TimeConvolution<'_>,
     ring: &mut [f32],
     input: &StepInput<'_>,
     rows: &[f32],
-    (gathered, taps): (&mut [f32], &mut [f32]),
+    gathered: &mut [f32],
     states: &mut [f32],
 ) -> Result<(), Error> {
-    let width = memory.width;
+    let width = memory.weights.outputs();
     let mut ring = Ring { frames: ring, beam: input.beam };
     let hypotheses = rows.chunks_exact(width).zip(states.chunks_exact_mut(width)).take(input.count);
     for (slot, (row, out)) in hypotheses.enumerate() {
         let path = input.paths.get(slot * input.path_stride..).unwrap_or(&[]);
-        ring.add(kernels, memory, (input.step, slot, path), row, (&mut *gathered, &mut *taps), out)?;
+        ring.add(kernels, memory, (input.step, slot, path), row, gathered, out)?;
     }
     Ok(())
 }
@@ -301,7 +301,8 @@ impl<'m, 'b> Decoder<'m, 'b> {
         } else if let Some(memory) = &sequence.memory {
             let DecoderBuffers { states, normed, memories, remembered, taps, .. } = &mut self.buffers;
             let memories = caches.next_memory(memories, self.memory_ring)?;
-            remember(self.kernels, memory, memories, input, normed, (remembered, taps), states)?;
+            let memory = memory::convolution(memory, taps)?;
+            remember(self.kernels, &memory, memories, input, normed, remembered, states)?;
         }
         Ok(())
     }
@@ -368,7 +369,8 @@ impl<'m, 'b> Decoder<'m, 'b> {
         quantized.times(&attention.value, projected)?;
         if let Some(memory) = memory {
             let memories = caches.next_memory(memories, self.memory_ring)?;
-            remember(kernels, memory, memories, input, projected, (remembered, taps), states)?;
+            let memory = memory::convolution(memory, taps)?;
+            remember(kernels, &memory, memories, input, projected, remembered, states)?;
         }
         let cache = CacheMut { values, scales: value_scales, capacity };
         kernels.cache_write(

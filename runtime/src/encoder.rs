@@ -366,13 +366,14 @@ impl Encoder<'_, '_> {
         input.times(&block.attention.output, queries)?;
         if let Some(memory) = &block.memory {
             let values = Rows { values: part(values, start, cached)?, stride: inner };
+            let memory = memory::convolution(memory, taps)?;
             let mut row = 0;
             while row < count {
                 let (seen, end) = window.visible(first + row);
                 let step = (count - row).min(end.saturating_sub(first + row)).max(1);
                 let frames = window.history + first + row;
                 let out = part_mut(queries, row * width, step * width)?;
-                memory::add(kernels, memory, taps, values, seen.end, frames..frames + step, out)?;
+                kernels.convolve_time(&memory, values, seen.end, frames..frames + step, out, width)?;
                 row += step;
             }
         }

@@ -2,27 +2,19 @@
 
 use crate::error::Error;
 use crate::project::{part, part_mut};
-use core::ops::Range;
 use kinglet_kernels::{KernelError, Kernels, Rows, TimeConvolution};
 use kinglet_model_format::Memory;
 
-/// Adds the memory of the frames `range` to `out`, `[range, width]`. `source` has `frames` rows; those before and behind
-/// them count as zero. `taps` is room for [`Sizes::taps`](crate::sizes::Sizes::taps).
-pub(crate) fn add(
-    kernels: Kernels,
-    memory: &Memory<'_>,
-    taps: &mut [f32],
-    source: Rows<'_>,
-    frames: usize,
-    range: Range<usize>,
-    out: &mut [f32],
-) -> Result<(), Error> {
+/// What a memory adds to what it is added to, once its taps are f32: where they lie, or in `taps`, which is
+/// [`Sizes::taps`](crate::sizes::Sizes::taps) long.
+pub(crate) fn convolution<'r>(
+    memory: &Memory<'r>,
+    taps: &'r mut [f32],
+) -> Result<TimeConvolution<'r>, Error> {
     let (needed, given) = (memory.values.room(), taps.len());
     let weights = memory.kernel(taps).ok_or(KernelError::TooShort { name: "taps", needed, given })?;
     let left = memory.config.look_back();
-    let convolution = TimeConvolution { weights, left, add_input: false, add_to_out: true };
-    kernels.convolve_time(&convolution, source, frames, range, out, memory.width)?;
-    Ok(())
+    Ok(TimeConvolution { weights, left, add_input: false, add_to_out: true })
 }
 
 /// What a decoder block remembers of the last tokens of every hypothesis: `[kernel, beam, width]`, the token of a step
@@ -40,13 +32,13 @@ impl Ring<'_> {
     pub(crate) fn add(
         &mut self,
         kernels: Kernels,
-        memory: &Memory<'_>,
+        memory: &TimeConvolution<'_>,
         (step, slot, path): (usize, usize, &[u16]),
         frame: &[f32],
-        (gathered, taps): (&mut [f32], &mut [f32]),
+        gathered: &mut [f32],
         out: &mut [f32],
     ) -> Result<(), Error> {
-        let (kernel, width, beam) = (memory.config.kernel, memory.width, self.beam);
+        let (kernel, width, beam) = (memory.weights.inputs(), memory.weights.outputs(), self.beam);
         let count = kernel.min(step + 1);
         let place = |step: usize, slot: usize| (step % kernel * beam + slot) * width;
         part_mut(self.frames, place(step, slot), width)?.copy_from_slice(part(frame, 0, width)?);
@@ -59,6 +51,7 @@ impl Ring<'_> {
             row.copy_from_slice(part(self.frames, place(earlier, slot), width)?);
         }
         let source = Rows { values: part(gathered, 0, count * width)?, stride: width };
-        add(kernels, memory, taps, source, count, count - 1..count, out)
+        kernels.convolve_time(memory, source, count, count - 1..count, out, width)?;
+        Ok(())
     }
 }

@@ -45,10 +45,8 @@ pub(crate) fn store_vector(name: &str, values: &[f32]) -> StoredTensor {
 
 /// [`store_vector`], in f16 where that keeps all values to the bit.
 pub(super) fn store_bias(name: &str, values: &[f32]) -> StoredTensor {
-    match half_bytes(values) {
-        Some(bytes) => stored(name, TensorKind::HalfVector, (values.len(), 1), bytes, Vec::new(), 0.0),
-        None => store_vector(name, values),
-    }
+    let (kind, bytes) = fewest_bytes(values, TensorKind::HalfVector, TensorKind::Vector);
+    stored(name, kind, (values.len(), 1), bytes, Vec::new(), 0.0)
 }
 
 /// `rows` is `[outputs][inputs]`.
@@ -59,10 +57,9 @@ pub(crate) fn store_float(name: &str, rows: &[f32], outputs: usize, inputs: usiz
 
 /// [`store_float`], in f16 where that keeps all values to the bit.
 pub(super) fn store_taps(name: &str, rows: &[f32], outputs: usize, inputs: usize) -> StoredTensor {
-    match half_bytes(&columns(rows, outputs, inputs)) {
-        Some(values) => stored(name, TensorKind::HalfFloat, (outputs, inputs), values, Vec::new(), 0.0),
-        None => store_float(name, rows, outputs, inputs),
-    }
+    let values = columns(rows, outputs, inputs);
+    let (kind, bytes) = fewest_bytes(&values, TensorKind::HalfFloat, TensorKind::Float);
+    stored(name, kind, (outputs, inputs), bytes, Vec::new(), 0.0)
 }
 
 /// `[outputs][inputs]` as `[inputs][padded outputs]`.
@@ -252,13 +249,16 @@ pub(super) fn stored(
     StoredTensor { report, group_inputs: 0, values, scales, index: Vec::new() }
 }
 
-/// All values in f16, where each is one.
-fn half_bytes(values: &[f32]) -> Option<Vec<u8>> {
+/// All values in f16, where each is one, else in f32; and the kind that says so.
+fn fewest_bytes(values: &[f32], half: TensorKind, single: TensorKind) -> (TensorKind, Vec<u8>) {
     let exact = |value: &f32| {
         let half = f16::from_f32(*value);
         (half.is_finite() && half.to_f32().to_bits() == value.to_bits()).then(|| half.to_le_bytes())
     };
-    values.iter().map(exact).collect::<Option<Vec<_>>>().map(|halves| halves.concat())
+    match values.iter().map(exact).collect::<Option<Vec<_>>>() {
+        Some(halves) => (half, halves.concat()),
+        None => (single, float_bytes(values)),
+    }
 }
 
 pub(super) fn float_bytes(values: &[f32]) -> Vec<u8> {
